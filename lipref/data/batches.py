@@ -1,0 +1,136 @@
+"""Batches of network inputs, made on the device from bytes."""
+
+import hashlib
+from collections.abc import Iterator
+from operator import index
+
+import torch
+from torch import Tensor
+
+from lipref.data.augment import crop_flip, randaugment
+from lipref.data.images import ImageData, Split
+from lipref.errors import LiprefError
+
+
+class Batches:
+    """Shuffled, augmented training batches without any state.
+
+    The order of an epoch depends on (seed, epoch) alone and the augmentation of a batch on (seed, epoch, step) alone,
+    so an epoch begun at step ``start`` yields, bit for bit, what an undisturbed run would. Draws are made on the CPU,
+    so they do not depend on the device, and never touch torch's global random state.
+
+    The pictures are kept on ``device`` as bytes; conversion and augmentation happen there, batch by batch. A last
+    partial batch is kept, as in Prach et al. (CVPR 2024, arXiv 2311.16833): batches of 256, 196 of them for 50 000
+    pictures.
+
+    split: the pictures to train on. data: the data set it comes from, for levels, mean and augmentation. dtype: of
+    the batches. augment: False leaves the data set's augmentation out.
+
+    Raises LiprefError for a batch size below 1, a dtype that is not a floating one, or a split of another shape than
+    the data set.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        data: ImageData,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+        augment: bool = True,
+    ) -> None:
+        _check_batch_size(batch_size)
+        if split.images.shape[1:] != data.train.images.shape[1:]:
+            found, wanted = tuple(split.images.shape[1:]), tuple(data.train.images.shape[1:])
+            raise LiprefError(
+                f"the split's pictures are {found}, those of {data.name} {wanted}: give a split of {data.name}"
+            )
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augmentation = data.augmentation if augment else "none"
+        self._images = split.images.to(device)
+        self._labels = split.labels.to(device)
+        self._normalise = _Normalise(data, device, dtype)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return -(-len(self._labels) // self.batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images (B, C, H, W), labels int64 (B,)) of one epoch, from step ``start`` on, 0 <= start <= len(self).
+
+        Raises LiprefError for an epoch below 0 or a start outside of the epoch.
+        """
+        if epoch < 0:
+            raise LiprefError(f"epoch={epoch}: give 0 or more")
+        if not 0 <= start <= len(self):
+            raise LiprefError(f"start={start}: give a step from 0 to {len(self)}")
+        return self._steps(epoch, start)
+
+    def _steps(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        count, device = len(self._labels), self._images.device
+        order = torch.randperm(count, generator=_generator("order", self.seed, epoch), device="cpu").to(device)
+        if self.augmentation == "crop-flip":
+            # One draw for the epoch, in the order of use: a batch's part depends on its step alone, and one copy to the
+            # device serves all.
+            padding = self._images.shape[-1] // 8
+            draws = _generator("crop-flip", self.seed, epoch)
+            offsets = torch.randint(2 * padding + 1, (count, 2), generator=draws, device="cpu").to(device)
+            flips = torch.randint(2, (count,), generator=draws, device="cpu").bool().to(device)
+        for step in range(start, len(self)):
+            here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            images = self._images[order[here]]
+            if self.augmentation == "randaugment":
+                images = randaugment(images, _seed("randaugment", self.seed, epoch, step))
+            images = self._normalise(images)
+            if self.augmentation == "crop-flip":
+                images = crop_flip(images, offsets[here], flips[here], padding)
+            yield images, self._labels[order[here]]
+
+
+def pixels(
+    split: Split, data: ImageData, device: torch.device | str, dtype: torch.dtype, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All pictures in the split's order, mean subtracted, nothing augmented: for evaluation.
+
+    Yields (images (B, C, H, W) in ``dtype``, labels int64 (B,)) on ``device``.
+
+    Raises LiprefError for a batch size below 1 or a dtype that is not a floating one.
+    """
+    _check_batch_size(batch_size)
+    normalise = _Normalise(data, device, dtype)
+    parts = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
+    return ((normalise(images.to(device)), labels.to(device)) for images, labels in parts)
+
+
+class _Normalise:
+    """uint8 (B, C, H, W) to ``uint8 / levels - mean`` in ``dtype``."""
+
+    def __init__(self, data: ImageData, device: torch.device | str, dtype: torch.dtype) -> None:
+        if not dtype.is_floating_point:
+            raise LiprefError(f"dtype={dtype}: give a floating one such as torch.float32")
+        self._dtype = dtype
+        # Half precision rounds once, at the end.
+        self._work = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+        # Tensors on the device, because CUDA divides by a Python number through its rounded reciprocal.
+        self._levels = torch.tensor(data.levels, dtype=self._work, device=device)
+        self._mean = torch.tensor(data.mean, dtype=self._work, device=device)[:, None, None]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.to(self._work).div_(self._levels).sub_(self._mean).to(self._dtype)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise LiprefError(f"batch_size={batch_size}: give a whole number of at least 1")
+
+
+def _seed(purpose: str, *numbers: int) -> int:
+    # index(): a NumPy integer counts as the number that it is.
+    text = " ".join([purpose, *(str(index(number)) for number in numbers)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _generator(purpose: str, *numbers: int) -> torch.Generator:
+    return torch.Generator(device="cpu").manual_seed(_seed(purpose, *numbers))

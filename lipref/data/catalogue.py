@@ -1,0 +1,62 @@
+"""Data sets by name."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from lipref import paths
+from lipref.data.cifar import load_cifar10, load_cifar100
+from lipref.data.digits import load_digits
+from lipref.data.imagefolder import load_imagefolder
+from lipref.data.images import ImageData
+from lipref.data.splits import limit
+from lipref.data.tiny_imagenet import load_tiny_imagenet
+from lipref.errors import LiprefError
+
+FOLDER_PREFIX = "imagefolder:"
+_LOADERS = {
+    "digits": lambda root: load_digits(),
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "tiny-imagenet-200": load_tiny_imagenet,
+}
+DATASETS = (*_LOADERS, f"{FOLDER_PREFIX}PATH")
+
+
+def load(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    as_name: str | None = None,
+) -> ImageData:
+    """The data set ``name``, one of `DATASETS`.
+
+    ``imagefolder:PATH`` is any folder with ``train/<class>/*`` and ``test/<class>/*``.
+
+    root: where data sets are downloaded to and decoded pictures are cached, by default the repository's
+    ``data/datasets``. limit_train, limit_test: stratified subsets of that many pictures, the same every time, smaller
+    ones part of larger ones; the mean stays that of all training pictures. as_name: the name to report instead of its
+    own; built-in names are reserved for the original data.
+
+    Raises LiprefError for an unknown name, unfit limits, missing or damaged files, and downloads that fail.
+    """
+    if as_name is not None and (not as_name.strip() or "/" in as_name or "\\" in as_name):
+        raise LiprefError(f"as_name={as_name!r}: give a name without slashes")
+    place = paths.DATASETS if root is None else Path(os.path.abspath(os.path.expanduser(root)))
+    if name.startswith(FOLDER_PREFIX):
+        data = load_imagefolder(name.removeprefix(FOLDER_PREFIX), place, as_name)
+    elif name in _LOADERS:
+        data = _LOADERS[name](place)
+    else:
+        raise LiprefError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
+    called = as_name or data.name
+    if called in _LOADERS and called != name:
+        raise LiprefError(f"{name}: the name {called!r} is reserved for the original data: give another with as_name")
+    return replace(
+        data,
+        name=called,
+        train=limit(data.train, limit_train, data.num_classes, "limit_train"),
+        test=limit(data.test, limit_test, data.num_classes, "limit_test"),
+    )

@@ -1,0 +1,99 @@
+"""What people see while runs are under way, and at their end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lipref.runs import RunConfig
+from lipref.settings import Settings
+from lipref.sweeps import Step
+
+
+class Display:
+    """One progress display for a whole comparison: a bar for everything, and a line for every task under way.
+
+    On a terminal it is drawn in place; elsewhere a line is printed as each run ends.
+    """
+
+    def __init__(self, console: Console, tasks: list[tuple[str, str]]) -> None:
+        self.console = console
+        self.shares = dict.fromkeys(tasks, 0.0)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:3.0f}%"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+            transient=True,
+        )
+        self.whole = self.progress.add_task("all", total=len(tasks), numbers="")
+        self.lines: dict[tuple[str, str], TaskID] = {}
+
+    def __enter__(self) -> Display:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def listen(self, step: Step) -> None:
+        """Draw where a task is."""
+        self.shares[step.task] = step.share
+        self.progress.update(self.whole, completed=sum(self.shares.values()))
+        if step.progress is None:
+            if step.task in self.lines:
+                self.progress.remove_task(self.lines.pop(step.task))
+            return
+        size, layer = step.task
+        if step.task not in self.lines:
+            self.lines[step.task] = self.progress.add_task("", total=1.0, numbers="")
+        seen = step.progress
+        numbers = f"loss {seen.loss:.3f}  accuracy {100 * seen.accuracy:.1f} %  CRA {100 * seen.cra:.1f} %"
+        self.progress.update(
+            self.lines[step.task], completed=step.share, description=f"{layer} {size}, {step.what}", numbers=numbers
+        )
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def finished(self, record: dict) -> None:
+        """Print the line that stays of a finished run."""
+        config = record["config"]
+        self.note(f"{config['layer']:10} {config['size']:3} seed {config['settings']['seed']}: {outcome(record)}")
+
+
+def outcome(record: dict) -> str:
+    """A record's result in one line."""
+    if record["status"] != "done":
+        fault = record["diverged"]
+        where = f"step {fault['step']} (epoch {fault['epoch']}), layer {fault['layer']}"
+        return f"diverged at {where}: {fault['what']}; try a lower --learning-rate or another seed"
+    certificate = record["certificate"]
+    cra = "  ".join(f"CRA({eps}) {100 * share['value']:.1f} %" for eps, share in certificate["cra"].items())
+    bound = f"L {certificate['lipschitz_bound']:.6g}" if certificate["proved"] else "not proved (L = 1 assumed)"
+    return f"accuracy {100 * certificate['accuracy']['value']:.1f} %  {cra}  {bound}  {record['train_seconds']:.0f} s"
+
+
+def print_record(console: Console, record: dict, root: Path) -> None:
+    """The result of one run, and where it lies."""
+    config = RunConfig(**(record["config"] | {"settings": Settings(**record["config"]["settings"])}))
+    console.print(outcome(record), soft_wrap=True, highlight=False, markup=False)
+    console.print(f"record: {root / config.folder / 'record.json'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def print_table(console: Console, frame: pd.DataFrame) -> None:
+    """A table of strings, never cut: where the terminal is too narrow, lines wrap in their cells."""
+    table = Table(header_style="bold")
+    for name in frame.columns:
+        table.add_column(str(name), justify="left" if name == "layer" else "right", overflow="fold")
+    for line in frame.itertuples(index=False):
+        table.add_row(*map(str, line))
+    console.print(table)

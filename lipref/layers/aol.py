@@ -1,0 +1,51 @@
+"""AOL: almost-orthogonal Lipschitz layer."""
+
+from torch import Tensor, empty, nn
+
+from lipref.layers.complexity import Complexity, symbols
+from lipref.layers.kernel import KernelConv2d
+from lipref.layers.registry import register
+from lipref.linalg.gram import input_gram
+
+
+@register("aol")
+class AOLConv2d(KernelConv2d):
+    """Almost-orthogonal Lipschitz layer (AOL).
+
+    Source: Prach and Lampert, "Almost-Orthogonal Layers for Efficient General-Purpose Lipschitz Networks", ECCV 2022.
+
+    Parameters: ``weight`` P ``(C_out, C_in, k, k)``, ``bias``. The kernel is ``W[o, i] = P[o, i] d_i`` with
+
+        d_i = ( sum_{j, delta} | sum_{o, p} P[o, i, p] P[o, j, p + delta] | + 1e-6 )^(-1/2)
+
+    Its norm is at most 1 for every P (a Gershgorin-type bound on the Gram operator), under circular and zero padding,
+    for any image size and for ``C_in != C_out`` alike: the sum runs over input channels, whatever the number of
+    outputs. It may fall well below 1. Training and evaluation are the same function.
+
+    Initialisation: Dirac, bias 0; a network's first layer and head: random orthogonal.
+    """
+
+    EPSILON = 1e-6
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
+        self.weight = nn.Parameter(empty(shape, **self._factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.dirac_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def initialise_end(self) -> None:
+        nn.init.orthogonal_(self.weight)
+
+    def effective_kernel(self) -> Tensor:
+        row_sums = input_gram(self.weight).abs().sum((1, 2, 3))
+        return self.weight * (row_sums + self.EPSILON).rsqrt()[:, None, None]
+
+    @staticmethod
+    def complexity() -> Complexity:
+        v = symbols()
+        return Complexity("conv", v["C"], v["M"], "conv", v["c"] ** 3 * v["k"] ** 4, 5 * v["P"])

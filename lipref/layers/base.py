@@ -1,0 +1,255 @@
+"""The contract that every layer keeps."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lipref.errors import LiprefError
+from lipref.layers.complexity import Complexity
+
+Operator = dict[str, Tensor]
+Size = tuple[int, int]
+
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+class LipschitzConv2d(nn.Module):
+    """A map ``(N, C_in, H, W) -> (N, C_out, H, W)`` that does not expand l2 distances.
+
+    It has the signature of ``torch.nn.Conv2d``. A method defines its parameters and buffers in ``__init__`` (whole from
+    the start, and independent of the image size), and
+
+    * `prepare`, the parameter transformation: everything that does not depend on the batch, as a dict of tensors that
+      includes the bias;
+    * `transform`, the input transformation: that operator applied to a batch, reading nothing but ``x``, the operator
+      and plain attributes;
+    * `lipschitz_bound`, a rigorous upper bound in evaluation.
+
+    In evaluation the operator is prepared in float64, rounded once to the dtype of the parameters, kept, and used again
+    for as long as size, dtype, device and the values of all parameters and buffers stay what they were; it is a
+    constant there, without gradients to the parameters. ``track_power_vectors = False`` freezes the power-iteration
+    vectors that some methods move in training.
+
+    Args:
+        in_channels, out_channels: at least 1.
+        kernel_size: odd.
+        stride, padding, dilation, groups: accepted for the signature's sake; only ``1, "same", 1, 1`` (or
+            ``kernel_size // 2`` as padding).
+        bias: a learned bias per output channel.
+        padding_mode: one of the method's `padding_modes`; None is the paper's choice, `default_padding`.
+
+    Raises:
+        LiprefError: for anything else, naming the value.
+    """
+
+    name: ClassVar[str] = ""
+    proved: ClassVar[bool] = True  # at most 1-Lipschitz in evaluation whatever the weights
+    padding_modes: ClassVar[tuple[str, ...]] = ("circular", "zeros")
+    default_padding: ClassVar[str] = "circular"
+    square_only: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | str = "same",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        method = type(self).__name__
+        if isinstance(kernel_size, tuple):
+            if len(set(kernel_size)) != 1:
+                raise LiprefError(f"{method}: kernel_size={kernel_size} is not square; give one odd number")
+            kernel_size = kernel_size[0]
+        for label, value in (
+            ("in_channels", in_channels),
+            ("out_channels", out_channels),
+            ("kernel_size", kernel_size),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise LiprefError(f"{method}: {label}={value!r} must be a whole number of at least 1")
+        if kernel_size % 2 == 0:
+            raise LiprefError(f"{method}: kernel_size={kernel_size} is even; use an odd one such as {kernel_size + 1}")
+        for label, value in (("stride", stride), ("dilation", dilation), ("groups", groups)):
+            if value not in (1, (1, 1)):
+                raise LiprefError(f"{method}: {label}={value} is not supported; only {label}=1 is")
+        if padding not in ("same", kernel_size // 2, (kernel_size // 2,) * 2):
+            raise LiprefError(f"{method}: padding={padding!r} would change the image size; use 'same'")
+        padding_mode = self.default_padding if padding_mode is None else padding_mode
+        if padding_mode not in self.padding_modes:
+            known = ", ".join(self.padding_modes)
+            raise LiprefError(
+                f"{method}: padding_mode={padding_mode!r} is not 1-Lipschitz or not defined here; known: {known}"
+            )
+        if self.square_only and in_channels != out_channels:
+            raise LiprefError(
+                f"{method} is a residual layer: in_channels={in_channels} and out_channels={out_channels} "
+                "must be equal; pad or truncate the channels around it"
+            )
+        if dtype not in (None, torch.float32, torch.float64):
+            raise LiprefError(f"{method}: dtype={dtype} is not supported; use torch.float32 or torch.float64")
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.padding_mode = padding_mode
+        self.track_power_vectors = True
+        self._factory = {"device": device, "dtype": dtype}
+        self._kept: tuple[Size, Operator, dict[str, Tensor]] | None = None
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_channels, **self._factory))
+        else:
+            self.register_parameter("bias", None)
+
+    # ---- what a method defines ----
+
+    def prepare(self, size: Size) -> Operator:
+        """Parameter transformation: the operator for images of ``size`` ``(H, W)``.
+
+        Differentiable, in the dtype of the parameters.
+        """
+        raise NotImplementedError
+
+    def transform(self, x: Tensor, operator: Operator) -> Tensor:
+        """Input transformation: ``operator`` applied to ``x`` ``(N, C_in, H, W)``."""
+        raise NotImplementedError
+
+    def lipschitz_bound(self, size: Size) -> float:
+        """Rigorous upper bound of the Lipschitz constant on images of ``size``.
+
+        It holds for the real-arithmetic map of the stored weights.
+        """
+        raise NotImplementedError(f"{type(self).__name__} brings no bound")
+
+    @staticmethod
+    def complexity() -> Complexity:
+        """This method's row of the paper's Table 1."""
+        raise NotImplementedError
+
+    def initialise_end(self) -> None:
+        """Initialise as a network's first layer or head, where the method treats those differently."""
+
+    # ---- what all methods share ----
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check_input(x)
+        size = (x.shape[-2], x.shape[-1])
+        return self.transform(x, self.prepare(size) if self.training else self.operator(size))
+
+    def operator(self, size: Size) -> Operator:
+        """The operator for evaluation: prepared in float64 and rounded once.
+
+        It is kept until anything that it was made from changes.
+        """
+        state = dict(self.named_parameters(recurse=False)) | dict(self.named_buffers(recurse=False))
+        if self._kept is not None:
+            kept_size, operator, made_from = self._kept
+            if kept_size == size and all(_same(state[name], value) for name, value in made_from.items()):
+                return operator
+        # Outside inference mode, so that the kept tensors can later serve a forward pass with gradients to the input.
+        with torch.inference_mode(False), torch.no_grad():
+            made_from = {name: value.detach().clone() for name, value in state.items()}
+            first = next(iter(made_from.values()))
+            operator = {
+                name: value.to(device=first.device, dtype=_COMPLEX[first.dtype] if value.is_complex() else first.dtype)
+                for name, value in self.float64_twin().prepare(size).items()
+            }
+        self._kept = (size, operator, made_from)
+        return operator
+
+    def float64_twin(self) -> LipschitzConv2d:
+        """A detached copy in evaluation, in float64: the certified function.
+
+        Its parameters and buffers are float64 copies of this layer's.
+        """
+        twin = object.__new__(type(self))
+        twin.__dict__ = dict(self.__dict__)
+        twin._kept, twin.training = None, False
+        twin._parameters = {name: _double(value) for name, value in self._parameters.items()}
+        twin._buffers = {name: _double(value) for name, value in self._buffers.items()}
+        return twin
+
+    def fold(self, size: Size) -> nn.Module:
+        """The evaluated function on images of ``size`` as a module without parametrisation."""
+        return Folded(self, size)
+
+    def train(self, mode: bool = True) -> LipschitzConv2d:
+        if mode:
+            self._kept = None
+        return super().train(mode)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_channels or 0 in x.shape[2:]:
+            raise LiprefError(
+                f"{type(self).__name__}: input of shape {tuple(x.shape)}; "
+                f"expected (N, {self.in_channels}, H, W) with H, W >= 1"
+            )
+        dtype = next(self.parameters()).dtype
+        if x.dtype != dtype:
+            raise LiprefError(
+                f"{type(self).__name__}: input of {x.dtype} meets weights of {dtype}; convert one with .to()"
+            )
+
+    def _uniform_bias(self, fan_in: int) -> None:
+        """PyTorch's default for biases: uniform within 1 / sqrt(fan_in)."""
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+
+    def extra_repr(self) -> str:
+        text = (
+            f"{self.in_channels}, {self.out_channels}, "
+            f"kernel_size={self.kernel_size}, padding_mode={self.padding_mode!r}"
+        )
+        return text if self.bias is not None else text + ", bias=False"
+
+
+class Folded(nn.Module):
+    """The evaluated function of a layer at one image size: constants and an input transformation, nothing to train."""
+
+    def __init__(self, layer: LipschitzConv2d, size: Size) -> None:
+        super().__init__()
+        self.size = size
+        self._bare = object.__new__(type(layer))  # the layer's plain attributes, for its transform
+        self._bare.__dict__ = dict(layer.__dict__)
+        self._bare._kept, self._bare.training = None, False
+        self._bare._parameters, self._bare._buffers = {}, {}
+        for name, value in layer.operator(size).items():
+            self.register_buffer(name, value.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[-2:]) != self.size:
+            raise LiprefError(
+                f"folded for images of {self.size}, not {tuple(x.shape[-2:])}; fold the layer again for this size"
+            )
+        return self._bare.transform(x, dict(self._buffers))
+
+    def extra_repr(self) -> str:
+        return f"{type(self._bare).__name__}, size={self.size}"
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal in dtype, device, shape and every value.
+
+    NaN differs from itself, so an operator made from NaN is never kept.
+    """
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+
+
+def _double(value: Tensor | None) -> Tensor | None:
+    if value is None:
+        return None
+    value = value.detach()
+    if not value.is_floating_point():
+        return value.clone()
+    if value.device.type == "mps":  # no float64 there
+        value = value.cpu()
+    return value.to(torch.float64, copy=True)

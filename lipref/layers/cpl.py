@@ -1,0 +1,98 @@
+"""CPL: convex potential layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, empty, nn
+
+from lipref.layers.base import Size
+from lipref.layers.complexity import Complexity, symbols
+from lipref.layers.registry import register
+from lipref.layers.residual import ResidualConv2d
+from lipref.linalg.norms import conv_norm_bound
+from lipref.linalg.padding import adjoint_kernel, conv2d_same
+
+
+@register("cpl")
+class CPLConv2d(ResidualConv2d):
+    """Convex potential layer (CPL).
+
+    Source: Meunier et al., "A Dynamical System Perspective for Lipschitz Neural Networks", ICML 2022.
+
+    ``y = x - h K^T relu(K x + b)``, 1-Lipschitz where ``h <= 2 / ||K||^2``. Parameters: ``weight`` K ``(C, C, k, k)``,
+    ``bias``; buffer: ``u``, a power-iteration vector, a feature map ``(1, C, 16, 16)`` on a torus (``(1, C, 1, 1)`` for
+    k = 1).
+
+    Training: one power iteration per forward pass from the kept u, ``h = 2 / (sigma^2 + 1e-6)``, sigma differentiated
+    with the vectors constant. Power iteration approaches the norm from below, so in training the layer may expand: this
+    is an estimate, and the train/eval gap of CPL. Evaluation: ``h = 2 / (B + 1e-6)`` with B a rigorous upper bound of
+    ``||K||^2`` at the image's own size.
+
+    Differences from the authors' code: the bound in evaluation (theirs: 100 power iterations, an estimate;
+    ``eval_iterations=100`` restores that, and `lipschitz_bound` then tells the honest constant, above 1); u has a fixed
+    size and a circular map, and is warmed up at construction, where theirs takes the first image's size.
+
+    Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in).
+    """
+
+    EPSILON = 1e-6
+    WARM_UP = 50
+
+    def __init__(self, *args, eval_iterations: int | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.eval_iterations = eval_iterations
+        channels, k = self.in_channels, self.kernel_size
+        side = 1 if k == 1 else 16
+        self.weight = nn.Parameter(empty((channels, channels, k, k), **self._factory))
+        self.register_buffer("u", empty((1, channels, side, side), **self._factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_normal_(self.weight)
+        self._uniform_bias(self.in_channels * self.kernel_size**2)
+        with torch.no_grad():
+            u = torch.randn_like(self.u)
+            for _ in range(self.WARM_UP):
+                u, _ = self._power_iteration(u)
+            self.u.copy_(u)
+
+    @torch.no_grad()
+    def _power_iteration(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        tiny = torch.finfo(u.dtype).tiny
+        v = conv2d_same(u, self.weight, None, "circular")
+        v = v / torch.linalg.vector_norm(v).clamp_min(tiny)
+        u = conv2d_same(v, adjoint_kernel(self.weight), None, "circular")
+        return u / torch.linalg.vector_norm(u).clamp_min(tiny), v
+
+    def _estimate(self, iterations: int) -> Tensor:
+        """Power-iteration estimate of the norm of K, from below; moves u in training."""
+        u = self.u
+        for _ in range(iterations):
+            new, v = self._power_iteration(u)
+            if self.track_power_vectors or not self.training:
+                u = new
+        if self.training and self.track_power_vectors:
+            self.u.copy_(u)
+        return (conv2d_same(u.clone(), self.weight, None, "circular") * v).sum()
+
+    def step(self, size: Size) -> Tensor:
+        if self.training:
+            squared = self._estimate(1) ** 2
+        elif self.eval_iterations is not None:
+            squared = self._estimate(self.eval_iterations) ** 2
+        else:
+            squared = self.weight.new_tensor(conv_norm_bound(self.weight, size, self.padding_mode) ** 2 * (1 + 1e-14))
+        return 2 / (squared + self.EPSILON)
+
+    def lipschitz_bound(self, size: Size) -> float:
+        twin = self.float64_twin()
+        norm = conv_norm_bound(twin.weight, size, self.padding_mode)
+        return max(1.0, float(twin.step(size)) * norm**2 * (1 + 1e-14) - 1.0)
+
+    @staticmethod
+    def complexity() -> Complexity:
+        v = symbols()
+        s, c, k = v["s"], v["c"], v["k"]
+        return Complexity(
+            "2 convs, activation", 2 * v["C"], 3 * v["M"], "power method", s**2 * c**2 * k**2, v["P"] + s**2 * c
+        )

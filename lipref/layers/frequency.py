@@ -1,0 +1,57 @@
+"""Methods whose operator is a matrix per frequency."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lipref.layers.base import LipschitzConv2d, Operator, Size
+from lipref.linalg.norms import norm_bound
+from lipref.linalg.padding import conv2d_same
+from lipref.linalg.spectrum import apply_symbol, kernel_symbol
+
+
+class FrequencyConv2d(LipschitzConv2d):
+    """The symbol of a raw kernel, constrained matrix by matrix, and multiplication by it in the frequency domain.
+
+    ``"circular"`` padding works on the image's own torus. ``"zeros"`` pads the image by ``k // 2`` zeros on each
+    side, works on the torus of side ``n + 2 (k // 2)`` and crops: padding and cropping do not expand, but the result
+    is no longer orthogonal. Both are defined for every image size; taps that meet on a small torus add up. A kernel
+    of one tap has the same real matrix at every frequency and needs no transform.
+    """
+
+    def raw_kernel(self) -> Tensor:
+        """The unconstrained kernel ``(C_out, C_in, k, k)``."""
+        raise NotImplementedError
+
+    def constrain(self, matrices: Tensor) -> Tensor:
+        """Matrices of norm at most 1 from any ``(..., C_out, C_in)``, real or complex."""
+        raise NotImplementedError
+
+    @property
+    def margin(self) -> int:
+        """Zeros added on each side of the image."""
+        return self.kernel_size // 2 if self.padding_mode == "zeros" else 0
+
+    def prepare(self, size: Size) -> Operator:
+        operator = {} if self.bias is None else {"bias": self.bias}
+        kernel = self.raw_kernel()
+        if self.kernel_size == 1:
+            return operator | {"weight": self.constrain(kernel[:, :, 0, 0])[:, :, None, None]}
+        torus = (size[0] + 2 * self.margin, size[1] + 2 * self.margin)
+        return operator | {"symbol": self.constrain(kernel_symbol(kernel, torus))}
+
+    def transform(self, x: Tensor, operator: Operator) -> Tensor:
+        bias = operator.get("bias")
+        if "weight" in operator:
+            return conv2d_same(x, operator["weight"], bias, self.padding_mode)
+        margin, (height, width) = self.margin, x.shape[-2:]
+        y = apply_symbol(F.pad(x, (margin,) * 4), operator["symbol"])
+        y = y[..., margin : margin + height, margin : margin + width]
+        return y if bias is None else y + bias[:, None, None]
+
+    def lipschitz_bound(self, size: Size) -> float:
+        operator = self.float64_twin().prepare(size)
+        matrices = operator["weight"][:, :, 0, 0] if "weight" in operator else operator["symbol"]
+        # At most 1 in real arithmetic; the executed matrices' own norm covers the rounding of their preparation.
+        return max(1.0, norm_bound(matrices))

@@ -1,0 +1,37 @@
+"""Residual methods: a gradient step on a convex potential."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lipref.layers.base import LipschitzConv2d, Operator, Size
+from lipref.linalg.padding import adjoint_kernel, conv2d_same
+
+
+class ResidualConv2d(LipschitzConv2d):
+    """``y = x - K^T ( step * relu(K x + b) )`` with a convolution K ``(C, C, k, k)`` and its adjoint.
+
+    The step is positive, one number or one per channel. With ``V = step^(1/2) K`` the Jacobian is ``I - V^T D V``, D
+    diagonal with entries in [0, 1], whose eigenvalues lie in ``[1 - ||V||^2, 1]``: the Lipschitz constant is at most
+    ``max(1, ||V||^2 - 1)``, and 1 where ``||V||^2 <= 2``. The adjoint under the same padding is the convolution with
+    the flipped, transposed kernel.
+    """
+
+    square_only = True
+    default_padding = "zeros"
+
+    def step(self, size: Size) -> Tensor:
+        """The step, ``()`` or ``(C,)``, differentiable."""
+        raise NotImplementedError
+
+    def prepare(self, size: Size) -> Operator:
+        step = self.step(size)
+        # The step multiplies the kernel, which is cheaper than multiplying the activations.
+        stepped = self.weight * (step if step.dim() == 0 else step[:, None, None, None])
+        operator = {"weight": self.weight, "adjoint": adjoint_kernel(stepped)}
+        return operator if self.bias is None else operator | {"bias": self.bias}
+
+    def transform(self, x: Tensor, operator: Operator) -> Tensor:
+        hidden = torch.relu(conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode))
+        return x - conv2d_same(hidden, operator["adjoint"], None, self.padding_mode)

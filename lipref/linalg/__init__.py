@@ -1,0 +1,1 @@
+"""Linear algebra of matrices and convolution kernels: spectra, norm bounds, orthogonal factors."""

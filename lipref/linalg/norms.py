@@ -1,0 +1,47 @@
+"""Rigorous upper bounds of spectral norms, computed in float64 with their own rounding error added."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lipref.linalg.spectrum import kernel_symbol
+
+UNIT_ROUNDOFF = 2.0**-53
+
+
+def norm_bound(matrices: Tensor, entry_error: float = 0.0) -> float:
+    """Upper bound of the largest spectral norm in a batch ``(..., m, n)``, float64 or complex128.
+
+    The largest eigenvalue of the smaller Gram matrix, plus bounds for the rounding of the Gram product (gamma_n times
+    the squared Frobenius norm), of the eigenvalue solver (backward stable: a small multiple of its side times the
+    unit roundoff, relative to the norm), and of the entries themselves, whose error matrix has a Frobenius norm of at
+    most ``entry_error``.
+    """
+    if matrices.shape[-2] < matrices.shape[-1]:
+        matrices = matrices.mH
+    rows, columns = matrices.shape[-2:]
+    gram = matrices.mH @ matrices
+    # The factor 16 covers the constants of complex products and of the Householder reductions behind the solver.
+    frobenius = float(gram.diagonal(dim1=-2, dim2=-1).real.sum(-1).max())
+    largest = max(float(torch.linalg.eigvalsh(gram).max()), 0.0)
+    largest += 16 * UNIT_ROUNDOFF * (rows * frobenius + columns * largest)
+    return (math.sqrt(largest) + entry_error) * (1 + 4 * UNIT_ROUNDOFF)
+
+
+def conv_norm_bound(weight: Tensor, size: tuple[int, int], padding_mode: str) -> float:
+    """Upper bound of the spectral norm of `conv2d_same` with ``weight`` ``(O, I, k, k)``.
+
+    It holds on images of ``size`` ``(H, W)``. For circular padding it is the exact norm plus a rounding allowance of
+    about 1e-12 relative. A zero-padded convolution is a part of the circular one on the grid of side ``size + k - 1``
+    (embed with zeros, convolve, crop), so that one's norm bounds it.
+    """
+    weight = weight.detach().to(torch.float64)
+    k = weight.shape[-1]
+    if k == 1:  # one tap: the same matrix at every frequency
+        return norm_bound(weight[:, :, 0, 0])
+    if padding_mode == "zeros":
+        size = (size[0] + k - 1, size[1] + k - 1)
+    # A sum of k*k products with phases, each right to a few units in the last place.
+    entry_error = 8 * (k * k + 4) * UNIT_ROUNDOFF * float(weight.abs().sum((2, 3)).norm())
+    return norm_bound(kernel_symbol(weight, size), entry_error)

@@ -1,0 +1,46 @@
+"""Convolutions in the frequency domain.
+
+The symbol of a circular convolution is the family of matrices, one per frequency, that its Fourier transform is
+multiplied with. It is evaluated as a trigonometric sum over the taps, by two small dense products, so that it is
+exact for every image size: odd ones, and ones smaller than the kernel, where taps wrap around.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def _phases(frequencies: Tensor, size: int, k: int) -> Tensor:
+    """``exp(2 pi i f (d - (k-1)/2) / size)`` for all frequencies f and taps d: ``(F, k)``."""
+    taps = torch.arange(k, device=frequencies.device, dtype=frequencies.dtype) - (k - 1) // 2
+    angle = 2 * math.pi / size * (torch.outer(frequencies, taps) % size)
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def kernel_symbol(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """Symbol of the centred circular cross-correlation with ``weight`` ``(O, I, k, k)``, real.
+
+    Returns, for an image of ``size`` ``(H, W)``, the half spectrum ``(H, W//2 + 1, O, I)``, complex: the other half is
+    its conjugate because the kernel is real. It equals the phase-centred conjugate of the kernel's FFT where the image
+    is not smaller than the kernel.
+    """
+    height, width = size
+    k = weight.shape[-1]
+    # Phases in float64 whatever the weight: their error would be the symbol's.
+    rows = _phases(torch.arange(height, device=weight.device, dtype=torch.float64), height, k)
+    columns = _phases(torch.arange(width // 2 + 1, device=weight.device, dtype=torch.float64), width, k)
+    complex_dtype = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
+    rows, columns = rows.to(complex_dtype), columns.to(complex_dtype)
+    partial = torch.tensordot(weight.to(complex_dtype), columns, dims=([3], [1]))  # (O, I, k, W')
+    return torch.einsum("oidw,hd->hwoi", partial, rows)
+
+
+def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:
+    """Multiply the spectrum of ``x`` ``(N, I, H, W)``, real, by ``symbol`` ``(H, W//2 + 1, O, I)``.
+
+    Returns ``(N, O, H, W)``.
+    """
+    spectrum = torch.fft.rfft2(x).permute(2, 3, 1, 0)  # (H, W', I, N)
+    product = symbol @ spectrum
+    return torch.fft.irfft2(product.permute(3, 2, 0, 1), s=x.shape[-2:])

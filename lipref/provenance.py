@@ -1,0 +1,138 @@
+"""What a result was made with: versions, commit, device, threads, command."""
+
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lipref
+from lipref.checkpoint import replace_file
+from lipref.errors import LiprefError
+from lipref.paths import ROOT
+
+
+def environment(device: str | torch.device) -> dict[str, Any]:
+    """Describe the software, the machine and the command, for the record of a result.
+
+    Args:
+        device: The device that computed the result.
+
+    Returns:
+        A dict that JSON can hold: lipref (version), commit (None outside a git checkout of this repository), dirty
+        (whether anything differs from the commit, untracked files included; None without a commit), python, torch,
+        torchvision and numpy (versions, None if absent), platform, cpu (model), threads (of one torch operation),
+        device (a dict: type, and for CUDA also name, memory_bytes, capability, driver, cuda and cudnn), command (the
+        home folder written as ~), time (UTC, ISO 8601).
+    """
+    commit = _commit()
+    return {
+        "lipref": lipref.__version__,
+        "commit": commit,
+        "dirty": None if commit is None else bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": _version("torchvision"),
+        "numpy": _version("numpy"),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "device": _device(torch.device(device)),
+        "command": _command(sys.argv),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Write ``obj`` as JSON, atomically, its keys in their own order.
+
+    Raises:
+        LiprefError: a value that JSON cannot hold, NaN and infinities among them, or a file that cannot be written.
+    """
+    try:
+        text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+        data = f"{text}\n".encode()
+    except (TypeError, ValueError) as error:
+        raise LiprefError(f"{path}: cannot be written as JSON ({error}): use None where there is no number") from None
+    replace_file(path, data)
+
+
+def _commit() -> str | None:
+    """The commit of this very repository, not of one that happens to hold the folder lipref was installed in."""
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != ROOT:
+        return None
+    return _git("rev-parse", "--verify", "HEAD")
+
+
+def _git(*arguments: str) -> str | None:
+    # Variables such as GIT_DIR, which git sets inside its hooks, would point to another repository.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return _output(["git", "--no-optional-locks", "-C", str(ROOT), *arguments], variables)
+
+
+def _output(command: list[str], variables: dict[str, str] | None = None) -> str | None:
+    """What a program prints, or None if it is absent or fails."""
+    try:
+        return subprocess.run(
+            command, env=variables, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)  # without importing it, which can take seconds
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        model = None
+    return model[1].strip() if model else platform.processor() or platform.machine()
+
+
+def _device(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {"type": device.type}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "type": device.type,
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def _driver() -> str | None:
+    """The NVIDIA driver's version: one for all devices of a machine."""
+    listed = _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+    return listed.splitlines()[0].strip() if listed else None
+
+
+def _command(argv: Sequence[str]) -> str:
+    program = argv[0] if argv else ""
+    # `python -m package` puts the path of the package's __main__.py in place of its name.
+    if os.path.basename(program) == "__main__.py":
+        start = ["python", "-m", os.path.basename(os.path.dirname(program))]
+    else:
+        start = [os.path.basename(program)]
+    command = shlex.join([*start, *argv[1:]])
+    home = os.path.expanduser("~").rstrip("/")
+    return re.sub(rf"(?<![^\s'\"=:,]){re.escape(home)}(?![^\s'\"/\\:,])", "~", command) if home else command

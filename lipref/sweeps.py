@@ -1,0 +1,195 @@
+"""Many runs under one progress display: what is missing is done, on as many processes as asked for, and tabulated."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lipref import recipes, runs
+from lipref.data import ImageData, load
+from lipref.errors import LiprefError
+from lipref.layers import resolve
+from lipref.nets import convnet
+from lipref.training import Progress, Settings
+
+# Long ones first, so that no process is left with one at the end; a user's own, of unknown cost, before them.
+COSTLY_FIRST = ("lot", "bcop", "soc", "cayley", "sll", "cpl", "aol", "standard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A comparison: every layer at every size, with every seed.
+
+    ``settings`` holds what all runs share; its learning rate and weight decay apply only where ``given`` is true,
+    otherwise each layer's recipe does (`lipref.recipes`).
+    """
+
+    dataset: str
+    sizes: tuple[str, ...]
+    layers: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: Settings
+    given: bool
+    search: recipes.Search
+    out: Path
+    device: str = "cpu"
+    data_root: Path | None = None
+    limit_train: int | None = None
+    limit_test: int | None = None
+    checkpoint_seconds: float = 120.0
+    jobs: int = 1
+
+    def load(self) -> ImageData:
+        return load(self.dataset, self.data_root, limit_train=self.limit_train, limit_test=self.limit_test)
+
+    def tasks(self) -> list[tuple[str, str]]:
+        """Pairs of size and layer, in the order in which they are started."""
+        rank = {name: place for place, name in enumerate(COSTLY_FIRST)}
+        pairs = [(size, layer) for size in reversed(self.sizes) for layer in self.layers]
+        return sorted(pairs, key=lambda pair: rank.get(pair[1], -1))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A message to the display: where the run of ``task`` is. ``share`` is the part of the task that is done."""
+
+    task: tuple[str, str]
+    what: str
+    share: float
+    progress: Progress | None = None
+
+
+Listener = Callable[[Step], None]
+
+
+def check_network(data: ImageData, layer: str, size: str) -> None:
+    """Build the network once, so that what does not fit is refused before anything runs."""
+    with torch.random.fork_rng(devices=[]):
+        convnet(size, resolve(layer), data.num_classes, data.channels, data.image_size)
+
+
+def run_task(plan: Plan, task: tuple[str, str], data: ImageData, listener: Listener) -> list[dict]:
+    """The search, if the layer's recipe needs one, and then one run per seed. Returns the final runs' records."""
+    size, layer = task
+    spec, device = resolve(layer), torch.device(plan.device)
+    recipe = recipes.Recipe(plan.settings.learning_rate, plan.settings.weight_decay, "given") if plan.given else None
+    recipe = recipe or recipes.paper_recipe(data.name, size, spec.label)
+    candidates = len(plan.search.learning_rates) if recipe is None else 0
+    total = candidates * plan.search.epochs + len(plan.seeds) * plan.settings.epochs
+    done = 0
+
+    def callback(what: str, epochs: int) -> Callable[[Progress], None]:
+        def on_progress(progress: Progress) -> None:
+            share = (done + epochs * progress.step / progress.total_steps) / total
+            listener(Step(task, what, share, progress))
+
+        return on_progress
+
+    if recipe is None:
+
+        def on_candidate(index: int, learning_rate: float) -> Callable[[Progress], None]:
+            nonlocal done
+            done = index * plan.search.epochs
+            return callback(f"search lr {learning_rate:g}", plan.search.epochs)
+
+        recipe = recipes.search(
+            data, spec, size, plan.search, plan.settings.batch_size, plan.out / "search", device=device,
+            schedule=plan.settings.schedule, checkpoint_seconds=plan.checkpoint_seconds, on_candidate=on_candidate,
+        )  # fmt: skip
+        done = candidates * plan.search.epochs
+    records = []
+    for seed in plan.seeds:
+        settings = replace(recipes.with_recipe(plan.settings, recipe), seed=seed)
+        config = runs.configure(data, spec, size, settings, device)
+        record = runs.execute(
+            config, data, spec, plan.out, device=device, checkpoint_seconds=plan.checkpoint_seconds,
+            on_progress=callback(f"seed {seed}", plan.settings.epochs), notes={"hyperparameters": recipe.source},
+        )  # fmt: skip
+        records.append(record)
+        done += plan.settings.epochs
+    listener(Step(task, "done", 1.0))
+    return records
+
+
+def run(plan: Plan, listener: Listener) -> Iterator[tuple[tuple[str, str], list[dict] | LiprefError]]:
+    """Do all tasks; yields each task with its records, or with the error that it ended in, as it ends.
+
+    A task that fails does not stop the others. With ``plan.jobs > 1`` every task runs in a process of its own, with
+    an equal share of the threads; those processes end with this one, however it ends.
+    """
+    if plan.jobs == 1:
+        data = plan.load()
+        for task in plan.tasks():
+            try:
+                yield task, run_task(plan, task, data, listener)
+            except LiprefError as error:
+                yield task, error
+        return
+    context = multiprocessing.get_context("spawn")
+    messages = context.Queue()
+    threads = max(1, torch.get_num_threads() // plan.jobs)
+    pool = ProcessPoolExecutor(plan.jobs, context, initializer=_enter, initargs=(messages, threads, os.getpid()))
+    try:
+        waiting: dict[Future, tuple[str, str]] = {pool.submit(_work, plan, task): task for task in plan.tasks()}
+        while waiting:
+            finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            _drain(messages, listener)
+            for future in finished:
+                task = waiting.pop(future)
+                try:
+                    yield task, future.result()
+                except BrokenProcessPool:
+                    yield task, LiprefError("a process was killed (out of memory?); call again, perhaps with --jobs 1")
+                except LiprefError as error:
+                    yield task, error
+        _drain(messages, listener)
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        messages.close()
+
+
+def _drain(messages: multiprocessing.Queue, listener: Listener) -> None:
+    while True:
+        try:
+            listener(messages.get_nowait())
+        except queue.Empty:
+            return
+
+
+_messages: multiprocessing.Queue | None = None
+_parent = 0
+
+
+def _enter(messages: multiprocessing.Queue, threads: int, parent: int) -> None:
+    """Set a worker process up."""
+    global _messages, _parent
+    _messages, _parent = messages, parent
+    torch.set_num_threads(threads)
+
+
+def _work(plan: Plan, task: tuple[str, str]) -> list[dict]:
+    last = 0.0
+
+    def send(step: Step) -> None:
+        nonlocal last
+        if os.getppid() != _parent:  # killed: whoever starts the command again must not find us at work
+            os._exit(1)
+        now = time.monotonic()
+        if now - last > 0.1 or step.progress is None:
+            last = now
+            _messages.put(step)
+
+    return run_task(plan, task, plan.load(), send)

@@ -1,0 +1,28 @@
+"""The dense Jacobian of a layer, and what makes it easy to have."""
+
+import torch
+from torch import Tensor, nn
+
+
+def impulse_jacobian(layer: nn.Module, in_channels: int, size: tuple[int, int]) -> Tensor:
+    """Jacobian (outputs, inputs) of a layer that is affine on the unit impulses and zero: f(impulses) - f(0)."""
+    n = in_channels * size[0] * size[1]
+    impulses = torch.eye(n, dtype=torch.float64).reshape(n, in_channels, *size)
+    with torch.no_grad():
+        return (layer(impulses) - layer(torch.zeros_like(impulses[:1]))).flatten(1).T
+
+
+def jacobian_at(layer: nn.Module, x: Tensor) -> Tensor:
+    """Jacobian (outputs, inputs) at one point x (C, H, W): one backward pass over a copy of x per output."""
+    with torch.no_grad():
+        outputs = layer(x[None]).numel()
+    copies = x.expand(outputs, *x.shape).clone().requires_grad_()
+    y = layer(copies).flatten(1)
+    (rows,) = torch.autograd.grad(y, copies, torch.eye(outputs, dtype=y.dtype))
+    return rows.flatten(1)
+
+
+def activate_every_relu(layer: nn.Module) -> None:
+    """Raise the bias above all that a unit impulse can bring before a ReLU: the layer becomes affine on impulses."""
+    with torch.no_grad():
+        layer.bias.fill_(2 * float(layer.weight.abs().sum((2, 3)).max()))

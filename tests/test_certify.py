@@ -1,0 +1,126 @@
+"""Margins, radii and CRA on hand-computed cases; the network's bound."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lipref.audit import network_bound
+from lipref.certify import RADII, Proportion, certified_radii, certify, margins
+from lipref.errors import LiprefError
+from lipref.layers import LAYERS
+from lipref.nets import convnet
+
+
+def test_margins_by_hand():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [1.0, 4.0, 4.0], [0.0, 5.0, 1.0]])
+    assert margins(logits, torch.tensor([0, 1, 2])).tolist() == [1.0, 0.0, -4.0]
+    with pytest.raises(LiprefError, match="two classes"):
+        margins(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
+
+
+def test_radii_are_exact_fractions():
+    assert list(RADII) == [Fraction(36, 255), Fraction(72, 255), Fraction(108, 255), Fraction(1)]
+
+
+@given(st.floats(1e-3, 1e3), st.floats(0.1, 10))
+def test_radius_formula(margin, lipschitz):
+    radius = certified_radii(torch.tensor([margin], dtype=torch.float64), lipschitz).item()
+    assert radius == pytest.approx(margin / (math.sqrt(2) * lipschitz), rel=1e-15)
+    assert radius * math.sqrt(2) * lipschitz <= margin * (1 + 4e-16)
+
+
+def identity_batches(logits, labels):
+    return [(torch.as_tensor(logits, dtype=torch.float32), torch.as_tensor(labels))]
+
+
+def test_cra_counts_strictly_and_ties_fail():
+    step = math.sqrt(2) * 36 / 255
+    logits = [[0.0, 0.0], [step * 1.01, 0.0], [step * 0.99, 0.0], [-9.0, 0.0], [9.0, 0.0]]
+    found = certify(nn.Identity(), identity_batches(logits, [0, 0, 0, 0, 0]), 1.0)
+    assert found.accuracy.count == 3
+    assert [share.count for share in found.cra.values()] == [2, 1, 1, 1]
+
+
+def test_a_margin_exactly_at_the_radius_fails():
+    # 1/2 of a margin of sqrt(2): the radius 1 is met exactly at most, never exceeded.
+    found = certify(nn.Identity(), [(torch.tensor([[math.sqrt(2), 0.0]], dtype=torch.float64), torch.tensor([0]))], 1.0)
+    assert found.cra[Fraction(1)].count == 0
+
+
+def test_cra_is_divided_by_the_bound():
+    logits = identity_batches([[1.0, 0.0]], [0])  # radius 1 / (sqrt(2) L)
+    for lipschitz, counts in ((0.5, [1, 1, 1, 1]), (1.0, [1, 1, 1, 0]), (2.0, [1, 1, 0, 0]), (6.0, [0, 0, 0, 0])):
+        found = certify(nn.Identity(), logits, lipschitz)
+        assert [share.count for share in found.cra.values()] == counts
+    unproved = certify(nn.Identity(), logits, None)
+    assert not unproved.proved
+    assert unproved.as_dict()["lipschitz_bound"] is None
+
+
+def test_interval_is_clopper_pearson():
+    low, high = Proportion(0, 10).interval
+    assert low == 0
+    assert high == pytest.approx(1 - 0.025**0.1, rel=1e-9)
+    low, high = Proportion(7, 10).interval
+    assert (low, high) == (pytest.approx(0.3475, abs=1e-4), pytest.approx(0.9333, abs=1e-4))
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])
+def test_impossible_bounds_are_refused(bound):
+    with pytest.raises(LiprefError, match="bound"):
+        certify(nn.Identity(), identity_batches([[1.0, 0.0]], [0]), bound)
+
+
+def test_nothing_and_nan_are_refused():
+    with pytest.raises(LiprefError, match="no images"):
+        certify(nn.Identity(), [], 1.0)
+    with pytest.raises(LiprefError, match="not finite"):
+        certify(nn.Identity(), identity_batches([[math.nan, 0.0]], [0]), 1.0)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_certification_prepares_anew_in_float64(name):
+    torch.manual_seed(0)
+    model = convnet("XS", name, 3, 1, 4).eval()
+    x, labels = torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1])
+    model(x)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    fresh = convnet("XS", name, 3, 1, 4)
+    fresh.load_state_dict(model.state_dict())
+    bound = network_bound(model).bound
+    assert bound == network_bound(fresh).bound
+    assert torch.equal(certify(model, [(x, labels)], bound).radii, certify(fresh, [(x, labels)], bound).radii)
+    assert certify(model, [(x, labels)], bound).radii.dtype == torch.float64
+    assert next(model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_network_bound_holds_between_points(name):
+    torch.manual_seed(1)
+    model = convnet("XS", name, 5, 1, 8).double().eval()
+    audit = network_bound(model)
+    assert len(audit.layers) == 17
+    if LAYERS[name].proved:
+        assert audit.bound <= 1 + 1e-6
+    x = torch.rand(20, 1, 8, 8, dtype=torch.float64)
+    for scale in (1e-3, 1.0):
+        d = scale * torch.randn_like(x)
+        change = (model(x + d) - model(x)).norm(dim=1)
+        assert (change <= audit.bound * d.flatten(1).norm(dim=1) * (1 + 1e-9)).all()
+
+
+class Unproved(nn.Conv2d):
+    def __init__(self, in_channels, out_channels, kernel_size, bias=True):
+        super().__init__(in_channels, out_channels, kernel_size, padding="same", bias=bias)
+
+
+def test_a_layer_without_a_bound_proves_nothing():
+    audit = network_bound(convnet("XS", Unproved, image_size=8))
+    assert audit.bound is None
+    assert len(audit.unproved) == 17

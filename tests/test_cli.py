@@ -1,0 +1,114 @@
+"""Wrong input on the command line: one line that names the value and the remedy, exit code 2, nothing written."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lipref import cli
+from lipref.layers import LAYERS
+from lipref.paths import ROOT
+
+
+def refused(monkeypatch, capsys, *arguments):
+    """Run the command in this process; returns the one line of its error."""
+    monkeypatch.setattr(sys, "argv", ["lipref", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    output = capsys.readouterr()
+    assert caught.value.code == 2, output.err
+    assert "Traceback" not in output.err
+    lines = output.err.strip().splitlines()
+    assert len(lines) == 1, output.err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--layer", "nonsense"], ["nonsense", *LAYERS]),
+        (["--layer", "nowhere.py:Conv"], ["nowhere.py"]),
+        (["--layer", "torch.nn:Nothing"], ["Nothing"]),
+        (["--layer", "torch.nn:functional"], ["torch.nn:functional"]),
+        (["--size", "XXL"], ["XXL", "XS", "L_1x1"]),
+        (["--dataset", "mnist"], ["mnist", "digits", "imagefolder"]),
+        (["--dataset", "imagefolder:/nonexistent/folder"], ["/nonexistent/folder"]),
+        (["--epochs", "0"], ["epochs=0"]),
+        (["--batch-size", "0"], ["batch_size=0"]),
+        (["--seed", "-1"], ["seed=-1"]),
+        (["--learning-rate", "nan"], ["learning_rate=nan"]),
+        (["--learning-rate", "-0.1"], ["-0.1"]),
+        (["--weight-decay", "0.1"], ["--weight-decay", "--learning-rate"]),
+        (["--schedule", "cosine"], ["cosine", "onecycle"]),
+        (["--device", "tpu"], ["tpu", "cpu"]),
+        (["--limit-train", "0"], ["0"]),
+        (["--search-epochs", "0"], ["0"]),
+        (["--checkpoint-seconds", "-1"], ["-1"]),
+    ],
+)
+def test_train_refuses(monkeypatch, capsys, tmp_path, arguments, named):
+    line = refused(monkeypatch, capsys, "train", *arguments, "--out", tmp_path / "out")
+    assert all(str(name) in line for name in named), line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--profile", "huge"], ["huge", "smoke"]),
+        (["--layers", "aol,nonsense"], ["nonsense", "soc"]),
+        (["--layers", "aol,,soc"], ["--layers"]),
+        (["--sizes", "XS,Q"], ["Q"]),
+        (["--seeds", "0,one"], ["one"]),
+        (["--epochs", "0"], ["epochs=0"]),
+        (["--jobs", "-1"], ["-1"]),
+    ],
+)
+def test_reproduce_refuses(monkeypatch, capsys, tmp_path, arguments, named):
+    line = refused(monkeypatch, capsys, "reproduce", *arguments, "--out", tmp_path / "out")
+    assert all(str(name) in line for name in named), line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_missing_gpu_is_named(monkeypatch, capsys, tmp_path):
+    assert "cuda" in refused(monkeypatch, capsys, "train", "--device", "cuda", "--out", tmp_path / "out")
+
+
+def test_an_output_folder_that_cannot_be_written(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refused(monkeypatch, capsys, "train", "--epochs", "1", "--out", tmp_path / "file" / "out")
+    assert "--out" in line
+
+
+def test_a_damaged_checkpoint_is_named_and_kept(monkeypatch, capsys, tmp_path):
+    arguments = ["train", "--epochs", "1", "--limit-train", "60", "--limit-test", "20", "--batch-size", "20",
+                 "--learning-rate", "0.1", "--out", tmp_path]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["lipref", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 0
+    (folder,) = (path.parent for path in tmp_path.glob("*/record.json"))
+    (folder / "record.json").unlink()
+    for content in (b"", b"PK\x03\x04 a zip, as torch.save writes", b"\x80\x04 a pickle", b"noise" * 100):
+        (folder / "checkpoint.safetensors").write_bytes(content)
+        line = refused(monkeypatch, capsys, *arguments)
+        assert "checkpoint.safetensors" in line
+        assert (folder / "checkpoint.safetensors").read_bytes() == content
+
+
+def test_help_and_layers():
+    runner = CliRunner()
+    for arguments in (["--help"], ["train", "--help"], ["reproduce", "--help"]):
+        assert runner.invoke(cli.app, arguments).exit_code == 0
+    listed = runner.invoke(cli.app, ["layers"])
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(LAYERS)
+
+
+def test_no_layer_import_needs_torchvision():
+    code = "import sys, lipref.cli; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=False).returncode == 0
