@@ -1,0 +1,79 @@
+"""The contract of a layer's arguments: what is refused, what is taken, and how a user's own layer gets its name."""
+
+import pytest
+import torch
+from contract import METHODS, build
+
+from lipref.errors import LiprefError
+from lipref.layers import LAYERS, register, resolve
+
+
+def assert_refused(text: str, call) -> None:
+    with pytest.raises(LiprefError, match=text) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"stride": 2}, "stride=2"),
+        ({"dilation": 2}, "dilation=2"),
+        ({"groups": 2}, "groups=2"),
+        ({"kernel_size": 2}, "kernel_size=2"),
+        ({"kernel_size": (3, 5)}, "kernel_size="),
+        ({"kernel_size": 0}, "kernel_size=0"),
+        ({"in_channels": 0, "out_channels": 0}, "in_channels=0"),
+        ({"padding": 0}, "padding=0"),
+        ({"padding_mode": "reflect"}, "reflect"),
+        ({"padding_mode": "replicate"}, "replicate"),
+        ({"dtype": torch.float16}, "float16"),
+    ],
+)
+def test_unsupported_arguments_are_refused(name, arguments, text):
+    arguments = {"in_channels": 4, "out_channels": 4, "kernel_size": 3} | arguments
+    assert_refused(text, lambda: METHODS[name](**arguments))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].square_only])
+def test_residual_layers_refuse_unequal_channels(name):
+    assert_refused("must be equal", lambda: build(name, 2, 3))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_wrong_inputs_are_refused(name):
+    layer = build(name, dtype=torch.float32)
+    for training in (True, False):
+        layer.train(training)
+        assert_refused(r"\(1, 3, 8, 8\)", lambda: layer(torch.zeros(1, 3, 8, 8)))
+        assert_refused(r"\(4, 8, 8\)", lambda: layer(torch.zeros(4, 8, 8)))
+        assert_refused(r"\(1, 4, 8, 8, 1\)", lambda: layer(torch.zeros(1, 4, 8, 8, 1)))
+        assert_refused(r"\(1, 4, 0, 8\)", lambda: layer(torch.zeros(1, 4, 0, 8)))
+        assert_refused("int64", lambda: layer(torch.zeros(1, 4, 8, 8, dtype=torch.int64)))
+        assert_refused("float64", lambda: layer(torch.zeros(1, 4, 8, 8, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_padding_may_be_written_as_a_number(name):
+    x = torch.randn(1, 4, 5, 6)
+    for padding in (1, (1, 1)):
+        torch.manual_seed(0)
+        assert METHODS[name](4, 4, 3, 1, padding)(x).shape == x.shape
+    assert METHODS[name](4, 4, (3, 3), stride=(1, 1), padding="same", dilation=1, groups=1)(x).shape == x.shape
+
+
+def test_an_empty_batch_is_an_empty_batch():
+    for name in METHODS:
+        for training in (True, False):
+            assert build(name).train(training)(torch.zeros(0, 4, 5, 6, dtype=torch.float64)).shape == (0, 4, 5, 6)
+
+
+def test_a_registered_layer_is_found_by_name(monkeypatch):
+    monkeypatch.setattr("lipref.layers.registry.LAYERS", dict(LAYERS))
+    own = METHODS["own"]
+    assert register("own")(own) is own
+    assert resolve("own").cls is own
+    assert not resolve("own").builtin
+    assert_refused("taken", lambda: register("aol")(own))
+    assert_refused("unknown layer", lambda: resolve("another"))

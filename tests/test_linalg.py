@@ -1,0 +1,207 @@
+"""The shared mathematics against dense or naive forms."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lipref.linalg.cayley import cayley_transform
+from lipref.linalg.exponential import non_expanding_terms, truncated_exponential_bound
+from lipref.linalg.gram import input_gram, output_gram
+from lipref.linalg.newton import inverse_root, newton_by_products
+from lipref.linalg.norms import conv_norm_bound, norm_bound
+from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same
+from lipref.linalg.polar import polar_factor
+from lipref.linalg.spectrum import apply_symbol, kernel_symbol
+
+F64 = torch.float64
+
+
+def gaussian(*shape, dtype=F64):
+    return torch.randn(*shape, dtype=dtype)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 2), (2, 5), (4, 6, 3), (1, 1), (2, 0)])
+def test_polar_factor_is_that_of_the_svd(shape):
+    a = gaussian(*shape)
+    u, _, vh = torch.linalg.svd(a, full_matrices=False)
+    assert torch.allclose(polar_factor(a), u @ vh, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 2), (2, 4), (2, 4, 2)])
+def test_polar_factor_gradient(shape):
+    assert torch.autograd.gradcheck(polar_factor, gaussian(*shape).requires_grad_())
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1e-30, 1e-3, 1.0, 1e3, 1e30]), st.sampled_from([torch.float32, F64]))
+def test_polar_factor_never_exceeds_one(seed, scale, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    a = scale * torch.randn(6, 4, generator=generator, dtype=F64)
+    a[:, 0] = a[:, 1] * (seed % 3)  # rank deficient, or a zero column
+    q = polar_factor(a.to(dtype)).to(F64)
+    assert torch.linalg.matrix_norm(q, 2) <= 1 + 8 * torch.finfo(dtype).eps
+    assert torch.isfinite(q).all()
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (3, 5, 5), (2, 6, 3), (2, 3, 6)])
+def test_cayley_is_orthogonal_and_the_textbook_formula(dtype, shape):
+    v = gaussian(*shape, dtype=dtype)
+    q = cayley_transform(v)
+    tall = q if shape[-2] >= shape[-1] else q.mH
+    assert torch.allclose(tall.mH @ tall, torch.eye(tall.shape[-1], dtype=dtype), atol=1e-12)
+    if shape[-1] == shape[-2]:
+        eye, a = torch.eye(shape[-1], dtype=dtype), v - v.mH
+        expected = torch.stack([torch.linalg.solve(eye + m, eye - m) for m in a.reshape(-1, *a.shape[-2:])])
+        assert torch.allclose(q, expected.reshape(q.shape), atol=1e-12)
+
+
+@pytest.mark.parametrize("side", [160, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_cayley_of_large_batches_is_right_on_many_threads(side, dtype):
+    # PyTorch's batched LU on the CPU returns wrong numbers here (pytorch issue 142815).
+    v = gaussian(3, side, side, dtype=dtype) / math.sqrt(side)
+    q = cayley_transform(v)
+    assert torch.linalg.matrix_norm(q.mH @ q - torch.eye(side), 2).max() < 1e-4
+    eye, a = torch.eye(side), v - v.mH
+    assert torch.linalg.matrix_norm((eye + a) @ q - (eye - a)).max() < 1e-3
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e5])
+def test_cayley_stays_orthogonal_at_large_scales(scale):
+    q = cayley_transform(scale * gaussian(4, 8, 8, dtype=torch.complex128))
+    assert torch.linalg.matrix_norm(q, 2).max() <= 1 + 1e-8
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4, 2)])
+def test_cayley_gradient(dtype, shape):
+    assert torch.autograd.gradcheck(cayley_transform, gaussian(*shape, dtype=dtype).requires_grad_())
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+@pytest.mark.parametrize("terms", [1, 2, 10])  # at 30, rounding makes the products diverge
+def test_inverse_root_on_eigenvalues_is_that_by_products(dtype, terms):
+    v = gaussian(3, 5, 5, dtype=dtype)
+    v[0] = torch.eye(5, dtype=dtype)  # equal eigenvalues
+    v[1, :, 0] = 0  # a zero eigenvalue
+    weights = gaussian(3, 5, 5, dtype=dtype)
+    results = []
+    for function in (None, newton_by_products):
+        leaf = v.clone().requires_grad_()
+        gram = leaf @ leaf.mH
+        if function is None:
+            root = inverse_root(gram, terms)
+        else:
+            eye = torch.eye(5, dtype=dtype)
+            shifted = gram + 1e-4 * eye
+            nu = torch.linalg.matrix_norm(shifted, keepdim=True) + 1e-4
+            root = function(shifted / nu, terms) / nu.sqrt()
+        (root * weights).real.sum().backward()
+        results.append((root.detach(), leaf.grad))
+    for ours, slow in zip(*results, strict=True):
+        assert torch.allclose(ours, slow, rtol=1e-9, atol=1e-9 * float(slow.abs().max()))
+
+
+def test_inverse_root_converges():
+    v = gaussian(4, 4)
+    root = inverse_root(v @ v.mT, 60)
+    assert torch.allclose(root @ (v @ v.mT + 1e-4 * torch.eye(4)) @ root, torch.eye(4, dtype=F64), atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 5), (8, 8), (7, 6)])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_symbol_applies_the_circular_convolution(size, k):
+    weight, x = gaussian(3, 2, k, k), gaussian(4, 2, *size)
+    direct = conv2d_same(x, weight, None, "circular")
+    assert torch.allclose(apply_symbol(x, kernel_symbol(weight, size)), direct, atol=1e-12)
+
+
+def test_circular_padding_wraps_as_often_as_needed():
+    x = torch.arange(3.0).reshape(1, 1, 1, 3)
+    assert circular_pad(x, 4)[0, 0, 0].tolist() == [2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    y = gaussian(1, 1, 4, 4)
+    assert torch.equal(circular_pad(y, 2), torch.nn.functional.pad(y, (2, 2, 2, 2), mode="circular"))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (6, 5)])
+def test_adjoint_kernel(mode, size):
+    weight, x, y = gaussian(3, 2, 5, 5), gaussian(1, 2, *size), gaussian(1, 3, *size)
+    forward = (conv2d_same(x, weight, None, mode) * y).sum()
+    backward = (x * conv2d_same(y, adjoint_kernel(weight), None, mode)).sum()
+    assert torch.allclose(forward, backward)
+
+
+def dense(weight, size, mode):
+    inputs = torch.eye(weight.shape[1] * size[0] * size[1], dtype=F64).reshape(-1, weight.shape[1], *size)
+    return conv2d_same(inputs, weight, None, mode).flatten(1).mT
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (4, 3), (6, 6)])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_conv_norm_bound(mode, size, k):
+    weight = gaussian(3, 4, k, k)
+    exact = float(torch.linalg.matrix_norm(dense(weight, size, mode), 2))
+    bound = conv_norm_bound(weight, size, mode)
+    assert exact <= bound
+    if mode == "circular" or k == 1:
+        assert bound <= exact * (1 + 1e-9)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 6))
+def test_norm_bound_is_above_the_norm_and_close(seed, rows, columns):
+    a = torch.randn(2, rows, columns, generator=torch.Generator().manual_seed(seed), dtype=F64)
+    exact = float(torch.linalg.matrix_norm(a, 2).max())
+    assert exact <= norm_bound(a) <= exact * (1 + 1e-10) + 1e-12
+
+
+def test_norm_bound_of_large_orthogonal_matrices_is_tight():
+    q = torch.linalg.qr(gaussian(256, 256)).Q
+    assert 1 <= norm_bound(q) <= 1 + 1e-8
+
+
+@pytest.mark.parametrize("gram", [input_gram, output_gram])
+def test_gram_is_the_definition(gram):
+    weight = gaussian(2, 3, 3, 3)
+    w = weight.numpy() if gram is input_gram else weight.transpose(0, 1).numpy()
+    outputs, channels, k, _ = w.shape
+    expected = np.zeros((channels, channels, 2 * k - 1, 2 * k - 1))
+    for i, j, p, q, r, s in np.ndindex(channels, channels, k, k, k, k):
+        expected[i, j, r - p + k - 1, s - q + k - 1] += sum(w[o, i, p, q] * w[o, j, r, s] for o in range(outputs))
+    # The sums over shifts are what the layers use: the order of the shifts is free.
+    assert np.allclose(np.abs(gram(weight).numpy()).sum((2, 3)), np.abs(expected).sum((2, 3)))
+
+
+def modulus(terms, theta):
+    return abs(sum((1j * theta) ** j / math.factorial(j) for j in range(terms + 1)))
+
+
+@given(st.integers(1, 20), st.floats(0, 5))
+def test_truncated_exponential_bound_is_above_a_dense_sample_and_close(terms, radius):
+    sample = max(modulus(terms, theta) for theta in np.linspace(0, radius, 200))
+    bound = truncated_exponential_bound(terms, radius)
+    assert sample <= bound * (1 + 1e-14)
+    finer = max(modulus(terms, theta) for theta in np.linspace(0, radius, 20_000)[-400:])
+    assert bound <= max(sample, finer, 1.0) * (1 + 1e-3)
+
+
+def test_where_the_truncated_exponential_does_not_expand():
+    for terms, limit in ((3, math.sqrt(3)), (4, 2 * math.sqrt(2)), (8, 3.395), (12, 3.379)):
+        assert truncated_exponential_bound(terms, limit - 1e-3) <= 1 + 1e-9
+        assert truncated_exponential_bound(terms, limit + 1e-2) > 1 + 1e-6
+    assert truncated_exponential_bound(5, 2.1) == pytest.approx(1.004741, abs=1e-6)
+    assert (non_expanding_terms(2.1, 12), non_expanding_terms(1.0, 12)) == (12, 12)
+    assert truncated_exponential_bound(non_expanding_terms(4.9, 12), 4.9) <= 1 + 1e-9
+
+
+def test_squared_modulus_is_exact():
+    from lipref.linalg.exponential import _squared_modulus
+
+    # |1 + i t - t^2 / 2|^2 = 1 + t^4 / 4
+    assert _squared_modulus(2) == (Fraction(1), Fraction(0), Fraction(1, 4))
