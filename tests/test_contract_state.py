@@ -37,14 +37,14 @@ def test_evaluated_folded_reloaded_and_copied_are_one_function(
             # The certified function is the same up to one rounding of the operator, and of the arithmetic.
             assert distance(copy.deepcopy(layer).double()(x.double()), expected) <= tolerance
             assert layer.lipschitz_bound(size) == twin_of(layer, name).lipschitz_bound(size)
-        assert not any(isinstance(module, LipschitzConv2d) for module in folded.modules())
-        assert repr(folded)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_folded_layer_is_its_own(name):
     layer = randomise(build(name)).eval()
     folded = layer.fold((5, 6))
+    assert not any(isinstance(module, LipschitzConv2d) for module in folded.modules())
+    assert repr(folded)
     x = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
     before = folded(x).detach().clone()
     (gradient,) = torch.autograd.grad(layer(x).square().sum(), x)
@@ -212,8 +212,11 @@ def test_evaluation_follows_the_dtype(name):
     layer = randomise(build(name, dtype=torch.float32)).eval()
     x = torch.randn(2, 4, 5, 6)
     single = layer(x)
+    prepared = layer.operator((5, 6))
     layer.to(torch.float64)
     double = layer(x.double())
+    # Prepared in float64 and rounded once: the same numbers.
+    assert all(torch.equal(prepared[key], v.to(prepared[key].dtype)) for key, v in layer.operator((5, 6)).items())
     assert double.dtype == torch.float64
     assert distance(double, twin_of(layer, name)(x.double())) <= 1e-12
     assert distance(single, double) <= 1e-5

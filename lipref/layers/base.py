@@ -153,7 +153,8 @@ class LipschitzConv2d(nn.Module):
         state = dict(self.named_parameters(recurse=False)) | dict(self.named_buffers(recurse=False))
         if self._kept is not None:
             kept_size, operator, made_from = self._kept
-            if kept_size == size and all(_same(state[name], value) for name, value in made_from.items()):
+            known = kept_size == size and state.keys() == made_from.keys()
+            if known and all(_same(state[name], value) for name, value in made_from.items()):
                 return operator
         # Outside inference mode, so that the kept tensors can later serve a forward pass with gradients to the input.
         with torch.inference_mode(False), torch.no_grad():
@@ -181,6 +182,12 @@ class LipschitzConv2d(nn.Module):
     def fold(self, size: Size) -> nn.Module:
         """The evaluated function on images of ``size`` as a module without parametrisation."""
         return Folded(self, size)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # A new setting, or a parameter that comes or goes, is another function.
+        if name not in ("_kept", "training"):
+            self.__dict__["_kept"] = None
+        super().__setattr__(name, value)
 
     def train(self, mode: bool = True) -> LipschitzConv2d:
         if mode:
@@ -213,24 +220,27 @@ class LipschitzConv2d(nn.Module):
 
 
 class Folded(nn.Module):
-    """The evaluated function of a layer at one image size: constants and an input transformation, nothing to train."""
+    """The evaluated function of a layer at one image size: constants, an input transformation, nothing to train."""
 
     def __init__(self, layer: LipschitzConv2d, size: Size) -> None:
         super().__init__()
         self.size = size
-        self._bare = object.__new__(type(layer))  # the layer's plain attributes, for its transform
-        self._bare.__dict__ = dict(layer.__dict__)
-        self._bare._kept, self._bare.training = None, False
-        self._bare._parameters, self._bare._buffers = {}, {}
-        for name, value in layer.operator(size).items():
-            self.register_buffer(name, value.clone())
+        bare = object.__new__(type(layer))  # the layer's plain attributes, for its transform
+        bare.__dict__.update(layer.__dict__)
+        bare.__dict__.update(_kept=None, training=False, _parameters={}, _buffers={})
+        self.__dict__["_bare"] = bare  # no submodule: there is no layer in here any more
+        operator = layer.operator(size)
+        self._complex = {name for name, value in operator.items() if value.is_complex()}
+        for name, value in operator.items():
+            # Complex numbers as pairs, so that they follow .float() and .double() as everything else does.
+            self.register_buffer(name, (torch.view_as_real(value) if value.is_complex() else value).clone())
 
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[-2:]) != self.size:
-            raise LiprefError(
-                f"folded for images of {self.size}, not {tuple(x.shape[-2:])}; fold the layer again for this size"
-            )
-        return self._bare.transform(x, dict(self._buffers))
+            given = tuple(x.shape[-2:])
+            raise LiprefError(f"folded for images of {self.size}, not {given}; fold the layer again for this size")
+        operator = {name: torch.view_as_complex(b) if name in self._complex else b for name, b in self._buffers.items()}
+        return self._bare.transform(x, operator)
 
     def extra_repr(self) -> str:
         return f"{type(self._bare).__name__}, size={self.size}"

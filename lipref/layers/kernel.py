@@ -38,9 +38,9 @@ class KernelConv2d(LipschitzConv2d):
             return super().fold(size)
         operator = self.operator(size)
         weight, bias = operator["weight"], operator.get("bias")
-        folded = nn.Conv2d(
-            self.in_channels, self.out_channels, self.kernel_size, padding=pad, padding_mode=self.padding_mode,
-            bias=bias is not None, device=weight.device, dtype=weight.dtype,
+        folded = nn.utils.skip_init(  # no draws: they would move the caller's random state
+            nn.Conv2d, self.in_channels, self.out_channels, self.kernel_size, padding=pad,
+            padding_mode=self.padding_mode, bias=bias is not None, device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
         folded.load_state_dict(operator)
         return folded.eval()

@@ -98,7 +98,7 @@ class SOCConv2d(LipschitzConv2d):
         skew = self._skew()
         sigma = self._sigma(skew)
         # S = 0, as with one channel and one tap: the exponential is the identity.
-        vanishing = sigma <= torch.finfo(sigma.dtype).tiny
+        vanishing = sigma == 0
         scale = torch.where(vanishing, 0.0, self.kappa / torch.where(vanishing, 1.0, sigma))
         terms = torch.arange(1, self._terms() + 1, dtype=skew.dtype, device=skew.device)
         operator = {"weight": skew * scale, "reciprocals": 1 / terms}

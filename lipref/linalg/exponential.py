@@ -6,7 +6,6 @@ from math import factorial
 
 import numpy as np
 
-
 SLACK = 1e-12
 
 
