@@ -12,9 +12,9 @@ import torch
 
 from lipref.certify import RADII
 from lipref.data import ImageData
+from lipref.experiment import configure, execute
 from lipref.layers import LayerSpec
 from lipref.paths import PAPER
-from lipref.runs import configure, execute
 from lipref.training import Progress, Settings
 
 # The re-encoded pictures are CIFAR-10's.

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from lipref import recipes, runs
+from lipref import recipes
 from lipref.data import ImageData, load
 from lipref.errors import LiprefError
+from lipref.experiment import configure, execute
 from lipref.layers import resolve
 from lipref.nets import convnet
 from lipref.training import Progress, Settings
@@ -109,8 +110,8 @@ def run_task(plan: Plan, task: tuple[str, str], data: ImageData, listener: Liste
     records = []
     for seed in plan.seeds:
         settings = replace(recipes.with_recipe(plan.settings, recipe), seed=seed)
-        config = runs.configure(data, spec, size, settings, device)
-        record = runs.execute(
+        config = configure(data, spec, size, settings, device)
+        record = execute(
             config, data, spec, plan.out, device=device, checkpoint_seconds=plan.checkpoint_seconds,
             on_progress=callback(f"seed {seed}", plan.settings.epochs), notes={"hyperparameters": recipe.source},
         )  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lipref import checkpoint, recipes, report, runs, sweeps
+from lipref import checkpoint, experiment, recipes, report, runs, sweeps
 from lipref.data import load
 from lipref.errors import LiprefError
 from lipref.layers import resolve
@@ -37,7 +37,7 @@ def tiny(layer="aol", **settings):
     data = load("digits", limit_train=200, limit_test=50)
     spec = resolve(layer)
     settings = Settings(**({"epochs": 1, "learning_rate": 0.05, "batch_size": 50} | settings))
-    return runs.configure(data, spec, "XS", settings, CPU), data, spec
+    return experiment.configure(data, spec, "XS", settings, CPU), data, spec
 
 
 def test_the_configuration_decides_the_folder():
@@ -48,16 +48,16 @@ def test_the_configuration_decides_the_folder():
         tiny(learning_rate=0.06)[0],
         tiny(seed=1)[0],
         tiny("soc")[0],
-        runs.configure(load("digits", limit_train=100), spec, "XS", config.settings, CPU),
-        runs.configure(data, spec, "XS", config.settings, CPU, validation=0.1),
-        runs.configure(data, spec, "S", config.settings, CPU),
+        experiment.configure(load("digits", limit_train=100), spec, "XS", config.settings, CPU),
+        experiment.configure(data, spec, "XS", config.settings, CPU, validation=0.1),
+        experiment.configure(data, spec, "S", config.settings, CPU),
     ]
     assert len({config.folder, *(other.folder for other in others)}) == 1 + len(others)
 
 
 def test_a_finished_run_is_read_not_repeated(tmp_path):
     config, data, spec = tiny()
-    record = runs.execute(config, data, spec, tmp_path, device=CPU)
+    record = experiment.execute(config, data, spec, tmp_path, device=CPU)
     folder = tmp_path / config.folder
     stamp = (folder / "record.json").stat().st_mtime_ns
     assert {path.name for path in folder.iterdir()} == {
@@ -70,7 +70,7 @@ def test_a_finished_run_is_read_not_repeated(tmp_path):
     def never(progress):
         raise AssertionError("trained again")
 
-    assert runs.execute(config, data, spec, tmp_path, device=CPU, on_progress=never) == record
+    assert experiment.execute(config, data, spec, tmp_path, device=CPU, on_progress=never) == record
     assert (folder / "record.json").stat().st_mtime_ns == stamp
     tensors, meta = checkpoint.load(folder / "weights.safetensors")
     assert meta["config"] == record["config"]
@@ -79,7 +79,7 @@ def test_a_finished_run_is_read_not_repeated(tmp_path):
 
 def test_a_record_says_everything(tmp_path):
     config, data, spec = tiny("cpl")
-    record = runs.execute(config, data, spec, tmp_path, device=CPU)
+    record = experiment.execute(config, data, spec, tmp_path, device=CPU)
     assert record["status"] == "done"
     assert set(record["certificate"]["cra"]) == {"36/255", "72/255", "108/255", "255/255"}
     assert record["certificate"]["accuracy"]["total"] == 50
@@ -96,15 +96,15 @@ def test_a_damaged_record_is_refused(tmp_path, text):
     path = runs.make_folder(tmp_path / config.folder) / "record.json"
     path.write_text(text)
     with pytest.raises(LiprefError, match="delete that file"):
-        runs.execute(config, data, spec, tmp_path, device=CPU)
+        experiment.execute(config, data, spec, tmp_path, device=CPU)
     assert path.read_text() == text
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
     config, data, spec = tiny("soc")
-    first = runs.execute(config, data, spec, tmp_path / "a", device=CPU)
+    first = experiment.execute(config, data, spec, tmp_path / "a", device=CPU)
     torch.rand(3)  # the global random state plays no part
-    second = runs.execute(config, data, spec, tmp_path / "b", device=CPU)
+    second = experiment.execute(config, data, spec, tmp_path / "b", device=CPU)
     assert first["certificate"] == second["certificate"]
     a, b = (checkpoint.load(tmp_path / name / config.folder / "weights.safetensors")[0] for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
 
 def test_divergence_never_looks_like_a_result(tmp_path):
     config, data, spec = tiny("standard", learning_rate=1e12, epochs=3)
-    record = runs.execute(config, data, spec, tmp_path, device=CPU)
+    record = experiment.execute(config, data, spec, tmp_path, device=CPU)
     assert record["status"] == "diverged"
     assert "certificate" not in record
     assert record["diverged"]["layer"]
