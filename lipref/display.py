@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -91,7 +92,7 @@ def print_record(console: Console, record: dict, root: Path) -> None:
 
 def print_table(console: Console, frame: pd.DataFrame) -> None:
     """A table of strings, never cut: where the terminal is too narrow, lines wrap in their cells."""
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in frame.columns:
         table.add_column(str(name), justify="left" if name == "layer" else "right", overflow="fold")
     for line in frame.itertuples(index=False):

@@ -25,6 +25,8 @@ PAPER_DATASETS = {
     "tiny-imagenet-200": "TinyImageNet",
 }
 VALIDATION = 0.1
+# How often a searched learning rate is divided by 3 when the full run diverges.
+RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -115,3 +117,8 @@ def _key(radius: Fraction) -> str:
 def with_recipe(settings: Settings, recipe: Recipe) -> Settings:
     """``settings`` with the recipe's learning rate and weight decay."""
     return replace(settings, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+
+def smaller(recipe: Recipe) -> Recipe:
+    """``recipe`` with a third of its learning rate."""
+    return replace(recipe, learning_rate=recipe.learning_rate / 3)

@@ -12,10 +12,10 @@ from lipref.layers import LAYERS
 
 SHARES = {"accuracy": "accuracy"} | {f"cra_{radius * 255}": f"CRA {radius * 255}/255" for radius in RADII}
 NOTE = (
-    "Percent of the test images; for one seed with the exact 95 % interval, for several the mean and the standard "
-    "deviation over seeds. CRA: certified robust accuracy at an l2 radius over pixels in [0, 1]. L: rigorous upper "
-    "bound of the network's Lipschitz constant, by which radii are divided; where a layer brings no bound, L is "
-    "'not proved' and the CRA is what it would be if L were 1."
+    "n: runs that did not diverge. Percent of the test images; for one seed with the exact 95 % interval, for several "
+    "the mean and the standard deviation over seeds. CRA: certified robust accuracy at an l2 radius over pixels in "
+    "[0, 1]. L: rigorous upper bound of the network's Lipschitz constant, by which radii are divided; where a layer "
+    "brings no bound, L is 'not proved' and the CRA is what it would be if L were 1."
 )
 
 
@@ -34,7 +34,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             "n": len(done),
             "parameters": f"{int(group.parameters.iloc[0]):,}",
             "lr": " ".join(f"{value:.3g}" for value in sorted(set(group.learning_rate))),
-            "lr from": " ".join(sorted(set(group.hyperparameters.astype(str)))),
+            "lr from": _source(group),
             "epochs": int(group.epochs.iloc[0]),
         }
         for name, title in SHARES.items():
@@ -42,17 +42,21 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         line["L"] = _bound(done)
         line["train s"] = f"{group.train_seconds.mean():.0f}"
         if len(done) < len(group):
-            line["n"] = f"{len(done)} of {len(group)}, others diverged"
+            line["n"] = f"{len(done)}/{len(group)}"
         lines.append((order.get(layer, len(order)), line))
     lines.sort(key=lambda pair: pair[0])
     return pd.DataFrame([line for _, line in lines])
 
 
 def brief(table: pd.DataFrame) -> pd.DataFrame:
-    """`summary` for a terminal: values without their intervals, and the columns that matter most."""
-    frame = summary(table).drop(columns=["parameters", "lr from"])
+    """`summary` for a terminal of 80 columns: values without intervals, and the columns that matter most."""
+    frame = summary(table).drop(columns=["parameters", "lr from", "epochs"])
+    if frame["size"].nunique() == 1:
+        frame = frame.drop(columns="size")
     for title in SHARES.values():
         frame[title] = frame[title].str.split(" [", regex=False).str[0]
+    for title in list(SHARES.values())[1:]:
+        frame[title] = frame[title].where(frame[title] != "diverged", "")
     return frame.rename(columns=lambda name: name.removesuffix("/255") if name.startswith("CRA") else name)
 
 
@@ -67,13 +71,20 @@ def _share(done: pd.DataFrame, name: str) -> str:
     return f"{values.mean():.1f} ± {values.std():.1f}"
 
 
+def _source(group: pd.DataFrame) -> str:
+    """Where the learning rate comes from, and at which ones the run had diverged before."""
+    sources = " ".join(sorted({str(source) for source in group.hyperparameters}))
+    diverged = " ".join(sorted({str(rates) for rates in group.diverged_at if rates}))
+    return f"{sources}, diverged at {diverged}" if diverged else sources
+
+
 def _bound(done: pd.DataFrame) -> str:
     if done.empty:
         return ""
     if not done.proved.astype(bool).all():
         return "not proved"
     largest = done.lipschitz_bound.max()
-    return f"{largest:.6f}" if largest < 10 else f"{largest:.3g}"
+    return f"{largest:.4f}" if largest < 10 else f"{largest:.3g}"
 
 
 def write(table: pd.DataFrame, folder: Path, title: str) -> tuple[Path, Path]:

@@ -97,6 +97,7 @@ def row(record: dict) -> dict:
     line |= {name: settings[name] for name in names}
     line |= {
         "hyperparameters": record["notes"].get("hyperparameters", "given"),
+        "diverged_at": " ".join(f"{rate:.3g}" for rate in record["notes"].get("diverged_at", [])),
         "parameters": record["parameters"],
         "status": record["status"],
         "train_seconds": record["train_seconds"],

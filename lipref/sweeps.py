@@ -79,7 +79,10 @@ def check_network(data: ImageData, layer: str, size: str) -> None:
 
 
 def run_task(plan: Plan, task: tuple[str, str], data: ImageData, listener: Listener) -> list[dict]:
-    """The search, if the layer's recipe needs one, and then one run per seed. Returns the final runs' records."""
+    """The search, if the layer's recipe needs one, and then one run per seed. Returns the final runs' records.
+
+    A run that diverges at a searched learning rate is repeated at a third of it, at most `recipes.RETRIES` times.
+    """
     size, layer = task
     spec, device = resolve(layer), torch.device(plan.device)
     recipe = recipes.Recipe(plan.settings.learning_rate, plan.settings.weight_decay, "given") if plan.given else None
@@ -109,12 +112,19 @@ def run_task(plan: Plan, task: tuple[str, str], data: ImageData, listener: Liste
         done = candidates * plan.search.epochs
     records = []
     for seed in plan.seeds:
-        settings = replace(recipes.with_recipe(plan.settings, recipe), seed=seed)
-        config = configure(data, spec, size, settings, device)
-        record = execute(
-            config, data, spec, plan.out, device=device, checkpoint_seconds=plan.checkpoint_seconds,
-            on_progress=callback(f"seed {seed}", plan.settings.epochs), notes={"hyperparameters": recipe.source},
-        )  # fmt: skip
+        diverged: list[float] = []
+        while True:
+            settings = replace(recipes.with_recipe(plan.settings, recipe), seed=seed)
+            record = execute(
+                configure(data, spec, size, settings, device), data, spec, plan.out, device=device,
+                checkpoint_seconds=plan.checkpoint_seconds, on_progress=callback(f"seed {seed}", plan.settings.epochs),
+                notes={"hyperparameters": recipe.source, "diverged_at": diverged},
+            )  # fmt: skip
+            if record["status"] == "done" or recipe.source != "search" or len(diverged) == recipes.RETRIES:
+                break
+            # The search's short runs could not see it. The diverged run stays on record.
+            diverged = [*diverged, recipe.learning_rate]
+            recipe = recipes.smaller(recipe)
         records.append(record)
         done += plan.settings.epochs
     listener(Step(task, "done", 1.0))

@@ -239,15 +239,29 @@ def test_recipes_are_the_papers_where_it_has_them():
         assert recipes.paper_recipe(dataset, "XS", layer) is None
 
 
-def test_the_search_takes_the_best_and_never_the_test_set(tmp_path):
-    _, data, spec = tiny("bcop")
-    plan = recipes.Search(epochs=2, learning_rates=(1e-6, 0.1))
+def test_the_search_takes_the_highest_cra_then_accuracy_then_the_smaller_rate(tmp_path, monkeypatch):
+    found = {0.01: (0.2, 0.9), 0.03: (0.5, 0.7), 0.1: (0.5, 0.8), 0.3: (0.5, 0.8), 1.0: None}
+
+    def execute(config, *_, **__):
+        scores = found[config.settings.learning_rate]
+        if scores is None:
+            return {"status": "diverged"}
+        cra, accuracy = ({"value": value} for value in scores)
+        return {"status": "done", "certificate": {"cra": {"36/255": cra}, "accuracy": accuracy}}
+
+    monkeypatch.setattr(recipes, "execute", execute)
+    _, data, spec = tiny()
+    plan = recipes.Search(epochs=1, learning_rates=tuple(found))
     recipe = recipes.search(data, spec, "XS", plan, 50, tmp_path, device=CPU)
     assert recipe == recipes.Recipe(0.1, plan.weight_decay, "search")
-    for path in tmp_path.glob("*/record.json"):
-        record = json.loads(path.read_text())
-        assert record["certificate"]["accuracy"]["total"] == 20  # a tenth of the 200 training images
-        assert record["config"]["validation"] == recipes.VALIDATION
+
+
+def test_the_search_never_sees_the_test_set(tmp_path):
+    _, data, spec = tiny()
+    recipes.search(data, spec, "XS", recipes.Search(epochs=1, learning_rates=(0.1,)), 50, tmp_path, device=CPU)
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("*/record.json"))
+    assert record["certificate"]["accuracy"]["total"] == 20  # a tenth of the 200 training images
+    assert record["config"]["validation"] == recipes.VALIDATION
 
 
 def test_costly_layers_start_first():
@@ -256,3 +270,24 @@ def test_costly_layers_start_first():
         settings=Settings(epochs=1, learning_rate=0.1), search=recipes.Search(epochs=1),
     )  # fmt: skip
     assert [layer for _, layer in plan.tasks()] == ["mine.py:X", "lot", "aol"]
+
+
+def test_a_searched_rate_that_diverges_is_cut_and_said_so(tmp_path):
+    _, data, _ = tiny()
+    plan = sweeps.Plan(
+        dataset="digits",
+        sizes=("XS",),
+        layers=("standard",),
+        seeds=(0,),
+        given=False,
+        out=tmp_path,
+        settings=Settings(epochs=3, learning_rate=0.1, batch_size=50),
+        search=recipes.Search(epochs=1, learning_rates=(3.0,)),
+    )
+    (record,) = sweeps.run_task(plan, ("XS", "standard"), data, lambda step: None)
+    tried = record["notes"]["diverged_at"]
+    assert tried[0] == 3.0
+    assert record["config"]["settings"]["learning_rate"] == tried[-1] / 3
+    # Every diverged run stays on record beside the last one.
+    assert len(list(tmp_path.glob("*/record.json"))) == len(tried) + 1
+    assert "diverged at 3" in report.summary(pd.DataFrame([runs.row(record)])).to_string()
