@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lipref.errors import LiprefError
+from lipref.layers import LipschitzConv2d
 
 RADII = (Fraction(36, 255), Fraction(72, 255), Fraction(108, 255), Fraction(255, 255))
+
+
+def radius_name(radius: Fraction) -> str:
+    """``36/255`` for 12/85: the usual denominators."""
+    return f"{radius * 255}/255"
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
@@ -76,7 +82,7 @@ class Certificate:
     def as_dict(self) -> dict:
         return {
             "accuracy": self.accuracy.as_dict(),
-            "cra": {f"{radius * 255}/255": share.as_dict() for radius, share in self.cra.items()},
+            "cra": {radius_name(radius): share.as_dict() for radius, share in self.cra.items()},
             "lipschitz_bound": self.lipschitz if self.proved else None,
             "proved": self.proved,
             "median_radius": float(self.radii.clamp_min(0).median()),
@@ -104,6 +110,9 @@ def certify(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], lipschit
     if device.type == "mps":
         device = torch.device("cpu")
     model = model.to(device).double().eval()
+    for module in model.modules():
+        if isinstance(module, LipschitzConv2d):
+            module._kept = None  # prepared anew, whatever the copy brought along
     found = []
     with torch.no_grad():
         for images, labels in batches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 
 import torch
@@ -190,8 +191,12 @@ def _make_layer(spec: LayerSpec, channels: int, kernel_size: int, options: dict)
         return layer
     parameter = next(layer.parameters(), torch.empty(0))
     probe = torch.zeros(1, channels, 4, 4, device=parameter.device, dtype=parameter.dtype)
-    with torch.no_grad():
-        shape = tuple(layer(probe).shape)
+    try:
+        with torch.no_grad():
+            shape = tuple(copy.deepcopy(layer).eval()(probe).shape)  # a copy: a forward pass may change a layer
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise LiprefError(f"{spec.label} fails on an input of shape {tuple(probe.shape)}: {what}") from error
     if shape != tuple(probe.shape):
         raise LiprefError(
             f"{spec.label} maps {tuple(probe.shape)} to {shape}; "

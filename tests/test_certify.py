@@ -124,3 +124,54 @@ def test_a_layer_without_a_bound_proves_nothing():
     audit = network_bound(convnet("XS", Unproved, image_size=8))
     assert audit.bound is None
     assert len(audit.unproved) == 17
+
+
+class Loud(LAYERS["aol"]):
+    def forward(self, x):
+        return 10 * super().forward(x)
+
+
+class LoudInside(LAYERS["aol"]):
+    def prepare(self, size):
+        operator = super().prepare(size)
+        return operator | {"weight": 10 * operator["weight"]}
+
+
+class Halved(LAYERS["aol"]):
+    def effective_kernel(self):
+        return 0.5 * super().effective_kernel()
+
+
+def test_an_inherited_bound_says_nothing_of_an_overridden_map():
+    for cls in (Loud, LoudInside):
+        assert network_bound(convnet("XS", cls, 10, 1, 8)).bound is None
+    # The kernel is what the bound is computed from: that may be overridden.
+    assert network_bound(convnet("XS", Halved, 10, 1, 8)).bound < 1e-4
+    model = convnet("XS", "aol", 10, 1, 8)
+    model.head.forward = lambda x: 10 * x
+    assert network_bound(model).bound is None
+
+
+def test_hooks_and_repeated_modules_do_not_slip_through():
+    model = convnet("XS", "standard", 10, 1, 8)
+    with torch.no_grad():
+        model.block0_conv0.weight.mul_(2)
+    once = network_bound(model).bound
+    model.block0_conv1 = model.block0_conv0
+    assert network_bound(model).bound > 1.9 * once
+    for register in ("register_forward_hook", "register_forward_pre_hook"):
+        model = convnet("XS", "aol", 10, 1, 8)
+        getattr(model.block0_act0, register)(lambda *arguments: None)
+        assert network_bound(model).bound is None
+    with pytest.raises(LiprefError, match="plain ConvNet"):
+        network_bound(nn.Sequential(nn.Conv2d(1, 1, 1)))
+
+
+def test_a_tampered_kept_operator_is_not_certified():
+    torch.manual_seed(0)
+    model = convnet("XS", "aol", 3, 1, 4).double().eval()
+    batch = [(torch.rand(4, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0]))]
+    honest = certify(model, batch, 1.0).radii
+    model(batch[0][0])
+    model.head._kept[1]["weight"].mul_(100)
+    assert torch.equal(certify(model, batch, 1.0).radii, honest)

@@ -7,7 +7,8 @@ import torch
 from contract import METHODS, build, cases, distance, randomise, train_briefly, twin_of
 from torch import nn
 
-from lipref.layers import LipschitzConv2d
+from lipref.errors import LiprefError
+from lipref.layers import LAYERS, LipschitzConv2d
 
 SHAPES = [(4, 4, 3, (5, 6)), (2, 2, 5, (2, 3)), (4, 4, 1, (1, 1)), (2, 5, 3, (4, 4)), (5, 2, 3, (3, 7))]
 PARAMETERS = [  # of every method, bias included
@@ -322,3 +323,36 @@ def test_a_backward_pass_survives_a_later_forward_pass(name):
     layer(x)  # moves the power vectors
     first.square().sum().backward()
     assert bool(layer.bias.grad.isfinite().all())
+
+
+class WithInside(LAYERS["aol"]):
+    """A layer whose kernel depends on a submodule."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.inside = torch.nn.Linear(1, 1, bias=False)
+
+    def effective_kernel(self):
+        return super().effective_kernel() * torch.tanh(self.inside.weight)
+
+
+def test_submodules_and_parametrizations_count():
+    x = torch.rand(1, 2, 4, 4)
+    layer = WithInside(2, 2, 3).eval()
+    before = layer(x)
+    with torch.no_grad():
+        layer.inside.weight.add_(0.5)
+    after = layer(x)
+    assert not torch.equal(before, after)
+    assert torch.allclose(after.double(), layer.double()(x.double()), atol=1e-6)
+
+    layer = LAYERS["aol"](2, 2, 3).eval()
+    before = layer(x)
+    torch.nn.utils.parametrize.register_parametrization(layer, "weight", torch.nn.Tanhshrink())
+    assert not torch.equal(before, layer(x))
+
+
+def test_numbers_of_steps_are_checked():
+    for name, option in (("cpl", "eval_iterations"), ("lot", "terms"), ("bcop", "iterations"), ("soc", "eval_terms")):
+        with pytest.raises(LiprefError, match=option):
+            LAYERS[name](2, 2, 3, **{option: 0})

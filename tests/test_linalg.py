@@ -37,6 +37,18 @@ def test_polar_factor_gradient(shape):
     assert torch.autograd.gradcheck(polar_factor, gaussian(*shape).requires_grad_())
 
 
+def test_enough_steps_are_convergence_and_few_stay_below_one():
+    a = gaussian(3, 5, 4)
+    leaves = [a.clone().requires_grad_() for _ in range(2)]
+    weights = gaussian(3, 5, 4)
+    for leaf, steps in zip(leaves, (None, 60), strict=True):
+        (polar_factor(leaf, steps) * weights).sum().backward()
+    assert torch.allclose(polar_factor(a), polar_factor(a, 60), atol=1e-12)
+    assert torch.allclose(leaves[0].grad, leaves[1].grad, atol=1e-8)
+    for steps in (0, 1, 3):
+        assert torch.linalg.matrix_norm(polar_factor(a, steps), 2).max() <= 1 + 1e-14
+
+
 @given(st.integers(0, 10**6), st.sampled_from([1e-30, 1e-3, 1.0, 1e3, 1e30]), st.sampled_from([torch.float32, F64]))
 def test_polar_factor_never_exceeds_one(seed, scale, dtype):
     generator = torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
 from lipref.linalg.gram import input_gram
+from lipref.linalg.norms import UNIT_ROUNDOFF
 
 
 @register("aol")
@@ -44,6 +45,11 @@ class AOLConv2d(KernelConv2d):
     def effective_kernel(self) -> Tensor:
         row_sums = input_gram(self.weight).abs().sum((1, 2, 3))
         return self.weight * (row_sums + self.EPSILON).rsqrt()[:, None, None]
+
+    def lipschitz_bound(self, size: tuple[int, int]) -> float:
+        # Below 1, so the rounding of the scaling itself counts: sums of squares of this many terms, then a root.
+        terms = self.out_channels * self.kernel_size**2 + self.in_channels * (2 * self.kernel_size - 1) ** 2 + 8
+        return super().lipschitz_bound(size) * (1 + terms * UNIT_ROUNDOFF)
 
     @staticmethod
     def complexity() -> Complexity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import ClassVar
 
@@ -150,7 +151,7 @@ class LipschitzConv2d(nn.Module):
 
         It is kept until anything that it was made from changes.
         """
-        state = dict(self.named_parameters(recurse=False)) | dict(self.named_buffers(recurse=False))
+        state = dict(self.named_parameters()) | dict(self.named_buffers())
         if self._kept is not None:
             kept_size, operator, made_from = self._kept
             known = kept_size == size and state.keys() == made_from.keys()
@@ -177,6 +178,7 @@ class LipschitzConv2d(nn.Module):
         twin._kept, twin.training = None, False
         twin._parameters = {name: _double(value) for name, value in self._parameters.items()}
         twin._buffers = {name: _double(value) for name, value in self._buffers.items()}
+        twin._modules = {name: copy.deepcopy(module).double().eval() for name, module in self._modules.items()}
         return twin
 
     def fold(self, size: Size) -> nn.Module:
@@ -190,8 +192,7 @@ class LipschitzConv2d(nn.Module):
         super().__setattr__(name, value)
 
     def train(self, mode: bool = True) -> LipschitzConv2d:
-        if mode:
-            self._kept = None
+        self._kept = None
         return super().train(mode)
 
     def _check_input(self, x: Tensor) -> None:
@@ -205,6 +206,12 @@ class LipschitzConv2d(nn.Module):
             raise LiprefError(
                 f"{type(self).__name__}: input of {x.dtype} meets weights of {dtype}; convert one with .to()"
             )
+
+    def _at_least_one(self, **counts: int | None) -> None:
+        """Refuse numbers of steps or terms below 1; None stands for a method's own choice."""
+        for name, count in counts.items():
+            if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+                raise LiprefError(f"{type(self).__name__}: {name}={count!r} must be a whole number of at least 1")
 
     def _uniform_bias(self, fan_in: int) -> None:
         """PyTorch's default for biases: uniform within 1 / sqrt(fan_in)."""

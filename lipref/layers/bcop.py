@@ -30,14 +30,17 @@ class BCOPConv2d(KernelConv2d):
 
     Differences from the authors' code: only the half of each frame that matters is stored, k c^2 numbers in place of
     (2k - 1) c^2; Bjorck-Bowie runs to convergence, from a start scaled by a proved bound in place of a power-iteration
-    estimate, so that it cannot diverge; its gradient is exact. The projectors' set is the same. As a network's head it
+    estimate, so that it cannot diverge; its gradient is exact. ``iterations=20`` restores the published number of
+    steps, differentiated one by one, from the safe start. The projectors' set is the same. As a network's head it
     is the same layer, with one tap.
 
     Initialisation: orthogonal with gain 1 / sqrt(n); bias uniform within 1 / sqrt(fan_in).
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args, iterations: int | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self._at_least_one(iterations=iterations)
+        self.iterations = iterations
         small, large = sorted((self.in_channels, self.out_channels))
         self.matrix = nn.Parameter(empty((small, large), **self._factory))
         self.frames = nn.Parameter(empty((2 * (self.kernel_size - 1), large, large // 2), **self._factory))
@@ -53,8 +56,8 @@ class BCOPConv2d(KernelConv2d):
         self._uniform_bias(self.in_channels * self.kernel_size**2)
 
     def effective_kernel(self) -> Tensor:
-        blocks = polar_factor(self.matrix)[None, None]  # (rows, columns, m, n), one tap
-        for index, frame in enumerate(polar_factor(self.frames)):
+        blocks = polar_factor(self.matrix, self.iterations)[None, None]  # (rows, columns, m, n), one tap
+        for index, frame in enumerate(polar_factor(self.frames, self.iterations)):
             # Block (a, b) of a pair is (P or I - P)(Q or I - Q): multiply by P along the rows of taps, then by Q
             # along the columns.
             axis = index % 2

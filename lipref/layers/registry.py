@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,10 +94,13 @@ def _import_file(path: Path):
 
 
 def _import_module(name: str):
+    sys.path.insert(0, os.getcwd())  # as python -m would
     try:
         return importlib.import_module(name)
     except Exception as error:
         raise LiprefError(f"module {name!r} could not be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
 
 
 def _module_classes(module) -> list[str]:

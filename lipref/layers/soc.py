@@ -44,6 +44,7 @@ class SOCConv2d(LipschitzConv2d):
 
     def __init__(self, *args, train_terms: int = 5, eval_terms: int | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self._at_least_one(train_terms=train_terms, eval_terms=eval_terms)
         self.train_terms, self.eval_terms = train_terms, eval_terms
         m, k = max(self.in_channels, self.out_channels), self.kernel_size
         self.kappa = 1.0 if k == 1 else 0.7

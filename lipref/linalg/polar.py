@@ -20,16 +20,22 @@ def _norm_scale(a: Tensor) -> Tensor:
     return (torch.minimum(row_sum, frobenius) * slack).sqrt()[..., None, None]
 
 
+def _scaled(a: Tensor) -> Tensor:
+    """``a`` ``(..., n, m)``, n >= m, divided by a constant so that no spectral norm exceeds 1."""
+    with torch.no_grad():
+        tiny = torch.finfo(a.dtype).tiny
+        magnitude = a.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # squares neither overflow nor underflow
+        scale = _norm_scale(a / magnitude).clamp_min(tiny)
+    return a / magnitude / scale
+
+
 def _bjorck_bowie(a: Tensor) -> Tensor:
     """Iterate ``Q <- Q (3 I - Q^T Q) / 2`` from ``a / bound`` to convergence; ``a`` is ``(..., n, m)``, n >= m.
 
     A singular value t in [0, 1] moves to t (3 - t^2) / 2, which stays in [0, 1] and grows: from a start of norm at
     most 1 the iteration can neither diverge nor exceed 1. Zero singular values stay zero.
     """
-    tiny = torch.finfo(a.dtype).tiny
-    magnitude = a.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # so that squares neither overflow nor underflow
-    q = a / magnitude
-    q = q / _norm_scale(q).clamp_min(tiny)
+    q = _scaled(a)
     tolerance = 4 * torch.finfo(a.dtype).eps * a.shape[-1] ** 0.5
     for _ in range(MAX_STEPS):
         step = 0.5 * (q - q @ (q.mT @ q))
@@ -65,15 +71,25 @@ class _PolarFactor(torch.autograd.Function):
         return q @ omega + outer
 
 
-def polar_factor(a: Tensor) -> Tensor:
+def polar_factor(a: Tensor, steps: int | None = None) -> Tensor:
     """Polar factor of ``a`` ``(..., n, m)``, real: orthonormal columns (n >= m) or rows (n < m).
 
     Differentiable once. Computed by the Bjorck-Bowie iteration ("An iterative algorithm for computing the best estimate
     of an orthogonal matrix", 1971) from a rigorously scaled start; where ``a`` has a zero singular value the result is
     not orthonormal, but its norm is still at most 1.
+
+    Args:
+        a: the matrices.
+        steps: None iterates to convergence, with the exact derivative; a number does that many steps and differentiates
+            through them, the scale constant.
     """
     if a.numel() == 0:
         return a.clone()
     if a.shape[-2] < a.shape[-1]:
-        return _PolarFactor.apply(a.mT).mT
-    return _PolarFactor.apply(a)
+        return polar_factor(a.mT, steps).mT
+    if steps is None:
+        return _PolarFactor.apply(a)
+    q = _scaled(a)
+    for _ in range(steps):
+        q = 1.5 * q - 0.5 * q @ (q.mT @ q)
+    return q

@@ -27,11 +27,12 @@ def kernel_symbol(weight: Tensor, size: tuple[int, int]) -> Tensor:
     """
     height, width = size
     k = weight.shape[-1]
-    # Phases in float64 whatever the weight: their error would be the symbol's.
-    rows = _phases(torch.arange(height, device=weight.device, dtype=torch.float64), height, k)
-    columns = _phases(torch.arange(width // 2 + 1, device=weight.device, dtype=torch.float64), width, k)
+    # Phases in float64 whatever the weight: their error would be the symbol's. MPS has no float64.
+    device = torch.device("cpu") if weight.device.type == "mps" else weight.device
+    rows = _phases(torch.arange(height, device=device, dtype=torch.float64), height, k)
+    columns = _phases(torch.arange(width // 2 + 1, device=device, dtype=torch.float64), width, k)
     complex_dtype = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
-    rows, columns = rows.to(complex_dtype), columns.to(complex_dtype)
+    rows, columns = rows.to(weight.device, complex_dtype), columns.to(weight.device, complex_dtype)
     partial = torch.tensordot(weight.to(complex_dtype), columns, dims=([3], [1]))  # (O, I, k, W')
     return torch.einsum("oidw,hd->hwoi", partial, rows)
 
