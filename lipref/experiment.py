@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+import lipref
 from lipref import checkpoint
 from lipref.audit import network_bound
 from lipref.certify import certify
@@ -21,6 +22,10 @@ from lipref.settings import Settings
 from lipref.training import Progress, train
 
 CERTIFY_BATCH = 250
+
+
+class NotDone(Exception):
+    """A run that was only to be read has not been done yet."""
 
 
 def configure(
@@ -36,6 +41,7 @@ def configure(
         size=size,
         layer=spec.label,
         layer_sha256=spec.source_sha256,
+        version=lipref.__version__,
         settings=settings,
         device=device.type,
     )
@@ -51,6 +57,7 @@ def execute(
     checkpoint_seconds: float = 120.0,
     on_progress: Callable[[Progress], None] | None = None,
     notes: dict | None = None,
+    read_only: bool = False,
 ) -> dict:
     """Do the run in ``root / config.folder``, or what of it is missing, and return its record.
 
@@ -59,6 +66,7 @@ def execute(
     run is read, not repeated; a record that is damaged or of another configuration is refused.
 
     Args:
+        read_only: raise `NotDone` in place of doing anything that is missing.
         notes: added to the record, such as where the learning rate comes from; not part of the configuration.
 
     Raises:
@@ -68,9 +76,11 @@ def execute(
     record = read_record(folder, config)
     if record is not None:
         return record
-    write_json(make_folder(folder) / "config.json", config.as_dict())
+    if read_only:
+        raise NotDone(config.folder)
     if config.validation:
         data = validation_split(data, config.validation)
+    write_json(make_folder(folder) / "config.json", config.as_dict())
     settings = config.settings
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
@@ -96,13 +106,14 @@ def execute(
     if outcome.status == "done":
         started = time.perf_counter()
         audit = network_bound(model)
-        held_out = pixels(data.test, data, device, torch.float64, CERTIFY_BATCH)
+        where = torch.device("cpu") if device.type == "mps" else device  # no float64 there
+        held_out = pixels(data.test, data, where, torch.float64, CERTIFY_BATCH)
         certificate = certify(model, held_out, audit.bound)
         record["certificate"] = certificate.as_dict()
         record["layer_bounds"] = [[name, kind, list(size), bound] for name, kind, size, bound in audit.layers]
         record["certify_seconds"] = time.perf_counter() - started
         checkpoint.save(folder / "weights.safetensors", model.state_dict(), {"config": config.as_dict()})
-    pd.DataFrame(outcome.history).to_csv(folder / "metrics.csv", index=False)
+    checkpoint.replace_file(folder / "metrics.csv", pd.DataFrame(outcome.history).to_csv(index=False).encode())
     write_json(folder / "record.json", record | {"environment": environment(device)})
     if outcome.status == "done":
         path.unlink(missing_ok=True)

@@ -46,6 +46,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise LiprefError(f"{name}={value!r}: give a whole number, at least {least}")
+        if self.seed >= 2**63:
+            raise LiprefError(f"seed={self.seed}: give a whole number below 2**63")
         for name, fits, wanted in (
             ("learning_rate", lambda x: x > 0, "above 0"),
             ("weight_decay", lambda x: x >= 0, "at least 0"),

@@ -1,5 +1,6 @@
 """One training run: resumable at any step, independent of the global random state, stopped by the first NaN."""
 
+import hashlib
 import math
 import os
 import time
@@ -114,7 +115,9 @@ def train(
     if path is not None and os.path.lexists(path):
         run.resume(path)
     model.train()
-    diverged = run.go(path, checkpoint_seconds, on_progress)
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(devices):
+        diverged = run.go(path, checkpoint_seconds, on_progress)
     model.eval()
     return Outcome(
         status="diverged" if diverged else "done",
@@ -153,6 +156,10 @@ class _Run:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise LiprefError(f"{type(model).__name__} has no trainable parameters: there is nothing to train")
+        kept = model.state_dict().keys()
+        lost = [name for name, _ in model.named_buffers() if name not in kept]
+        if lost:
+            raise LiprefError(f"buffer {lost[0]} is not persistent, a resumed run would lose it: make it persistent")
         self.optimizer = torch.optim.SGD(
             self.parameters.values(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
         )
@@ -189,8 +196,9 @@ class _Run:
                 finished = position.epoch == self.settings.epochs
                 if finished or (path is not None and now - saved >= checkpoint_seconds):
                     fault = self.save(path, images)
-                    if fault:
+                    if fault and finished:
                         return where | fault
+                    # Otherwise the next loss tells: when a run is found out does not hang on when it saves.
                     saved = time.perf_counter()
                 if on_progress is not None:
                     on_progress(progress)
@@ -204,6 +212,7 @@ class _Run:
         group = self.optimizer.param_groups[0]
         group["lr"] = learning_rate_at(self.settings, self.steps_done, self.steps_per_epoch)
         group["momentum"] = momentum_at(self.settings, self.steps_done, self.steps_per_epoch)
+        torch.manual_seed(_seed(self.settings.seed, self.steps_done))  # for layers that draw
         try:
             logits = self.model(images)
         except torch.linalg.LinAlgError as error:  # how a factorisation reports a NaN
@@ -217,7 +226,10 @@ class _Run:
         if not math.isfinite(numbers[0]):
             return self.fault(images, f"the loss is {numbers[0]}")
         self.optimizer.zero_grad()
-        loss.backward()
+        try:
+            loss.backward()
+        except torch.linalg.LinAlgError as error:
+            return self.fault(images, " ".join(str(error).split()))
         self.optimizer.step()
         position = self.position
         position.step += 1
@@ -298,6 +310,11 @@ class _Run:
                 buffer = torch.empty_like(parameter, requires_grad=False).copy_(tensors[name])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
         self.position = _Position(**meta["position"])
+
+
+def _seed(seed: int, step: int) -> int:
+    """Seed of one step: a resumed run draws what an undisturbed one would."""
+    return int.from_bytes(hashlib.sha256(f"step {seed} {step}".encode()).digest()[:8], "big", signed=True)
 
 
 def _kind(tensor: Tensor | None) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -111,6 +112,10 @@ class ImageData:
 
     def fingerprint(self) -> str:
         """sha256 (hex) of pixels and labels of both splits, class names and levels: what a result depends on."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return fingerprint(self.train, self.test, self.classes, self.levels)
 
 
