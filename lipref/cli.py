@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import torch
 import typer
 from rich.console import Console
 
 from lipref import display, recipes, report, runs, sweeps
-from lipref.data import DATASETS
+from lipref.data import DATASETS, validation_split
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, resolve
 from lipref.nets import SIZES
@@ -36,7 +35,7 @@ BatchSize = Annotated[int | None, typer.Option(help="Images per step.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate; else the paper's, else a small search.")]
 WeightDecay = Annotated[float | None, typer.Option(help="Weight decay; goes with --learning-rate.")]
 Schedule = Annotated[str, typer.Option(help=f"One of {', '.join(SCHEDULES)}.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Root = Annotated[Path | None, typer.Option("--data-root", help="Where data sets are kept; default data/datasets.")]
 LimitTrain = Annotated[int | None, typer.Option(help="Train on this many images, class-balanced.")]
 LimitTest = Annotated[int | None, typer.Option(help="Test on this many images, class-balanced.")]
@@ -64,6 +63,9 @@ def train(
     checkpoint_seconds: CheckpointSeconds = 120.0,
 ) -> None:
     """Train one network, certify it, and print its result. The same command again goes on, or reads the record."""
+    for option, value in (("--size", size), ("--layer", layer)):
+        if "," in value or not value:
+            raise LiprefError(f"{option} {value!r} must be one name; several are for lipref reproduce")
     plan = _plan(
         dataset=dataset, sizes=size, layers=layer, seeds=str(seed), epochs=epochs,
         batch_size=256 if batch_size is None else batch_size,
@@ -71,9 +73,10 @@ def train(
         data_root=data_root, limit_train=limit_train, limit_test=limit_test, search_epochs=search_epochs,
         checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
-    records = _run(plan)
+    records, failures = _run(plan)
     for record in records:
-        display.print_record(_console(), record, plan.out)
+        display.print_place(_console(), record, plan.out)
+    _raise(failures, plan)
 
 
 @app.command()
@@ -103,24 +106,32 @@ def reproduce(
     if profile not in PROFILES:
         raise LiprefError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
     defaults = PROFILES[profile]
-    dataset = dataset or defaults["dataset"]
+    dataset = defaults["dataset"] if dataset is None else dataset
     usual_batch = defaults["batch_size"] if dataset == defaults["dataset"] else 256
     plan = _plan(
-        dataset=dataset, sizes=sizes or defaults["sizes"], layers=layers or ",".join(LAYERS), seeds=seeds,
+        dataset=dataset, sizes=defaults["sizes"] if sizes is None else sizes,
+        layers=",".join(LAYERS) if layers is None else layers, seeds=seeds,
         epochs=defaults["epochs"] if epochs is None else epochs,
         batch_size=usual_batch if batch_size is None else batch_size,
         learning_rate=learning_rate, weight_decay=weight_decay, schedule=schedule, device=device,
-        out=out or RUNS / Path(dataset.removeprefix("imagefolder:")).name, jobs=jobs, data_root=data_root,
+        out=out or RUNS / Path(dataset.removeprefix("imagefolder:")).resolve().name, jobs=jobs, data_root=data_root,
         limit_train=limit_train, limit_test=limit_test,
         search_epochs=defaults["search_epochs"] if search_epochs is None else search_epochs,
         checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
-    records = _run(plan)
-    table = pd.DataFrame([runs.row(record) for record in records])
-    csv, markdown = report.write(table, plan.out, f"1-Lipschitz layers on {records[0]['config']['dataset']}")
+    records, failures = _run(plan)
+    if not records:
+        _raise(failures, plan)
+    records = runs.beside(records, plan.out)
+    paths = report.write(records, plan.out, f"1-Lipschitz layers on {records[0]['config']['dataset']}")
     console = _console()
-    display.print_table(console, report.brief(table))
-    console.print(f"Percent of the test images. With intervals: {csv} and {markdown}", soft_wrap=True, highlight=False)
+    display.print_table(console, report.brief(records))
+    written = ", ".join(str(path) for path in paths)
+    console.print(
+        f"Percent of the test images. With intervals and provenance: {written}", soft_wrap=True, highlight=False,
+        markup=False,
+    )  # fmt: skip
+    _raise(failures, plan)
 
 
 @app.command("layers")
@@ -163,7 +174,7 @@ def _plan(
     tasks = len(chosen) * len(names)
     if jobs == 0:
         jobs = min(_cores(), tasks) if device == "cpu" else 1
-    if checkpoint_seconds < 0:
+    if not checkpoint_seconds >= 0:
         raise LiprefError(f"--checkpoint-seconds {checkpoint_seconds} must be 0 or more")
     plan = sweeps.Plan(
         dataset=dataset, sizes=chosen, layers=names, seeds=numbers, settings=settings, given=learning_rate is not None,
@@ -171,35 +182,54 @@ def _plan(
         checkpoint_seconds=checkpoint_seconds, jobs=min(jobs, tasks),
     )  # fmt: skip
     data = plan.load()
+    if learning_rate is None and any(
+        recipes.paper_recipe(data.name, s, label) is None for s in chosen for label in labels
+    ):
+        try:
+            validation_split(data, recipes.VALIDATION)
+        except LiprefError as error:
+            few = f"{len(data.train.labels)} training images are too few for the learning-rate search"
+            raise LiprefError(f"{few} ({error}); raise --limit-train, or give --learning-rate") from None
     for size in chosen:
         for name in names:
             sweeps.check_network(data, name, size)
     return plan
 
 
-def _run(plan: sweeps.Plan) -> list[dict]:
-    """Run the plan under a progress display. Raises the first failure after everything else is done."""
+def _run(plan: sweeps.Plan) -> tuple[list[dict], list[str]]:
+    """Run the plan under a progress display. Returns the records, and what failed."""
     runs.make_folder(plan.out)
     records, failures = [], []
-    with display.Display(_console(), plan.tasks()) as shown:
-        for (size, layer), result in sweeps.run(plan, shown.listen):
-            if isinstance(result, LiprefError):
-                failures.append(f"{layer} {size}: {result}")
-                shown.note(f"failed: {failures[-1]}")
-                continue
-            records += result
-            for record in result:
-                shown.finished(record)
+    try:
+        with display.Display(_console(), plan.tasks()) as shown:
+            for (size, layer), result in sweeps.run(plan, shown.listen):
+                if isinstance(result, LiprefError):
+                    failures.append(f"{layer} {size}: {result}")
+                    continue
+                records += result
+                for record in result:
+                    shown.finished(record)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it stopped", file=sys.stderr)
+        raise typer.Exit(130) from None
+    return records, failures
+
+
+def _raise(failures: list[str], plan: sweeps.Plan) -> None:
+    if len(failures) == 1:
+        raise LiprefError(failures[0])
     if failures:
-        raise LiprefError(f"{len(failures)} of {len(plan.tasks())} comparisons failed; first: {failures[0]}")
-    return records
+        raise LiprefError(f"{len(failures)} of {len(plan.tasks())} comparisons failed: {'; '.join(failures)}")
 
 
 def _split(text: str, option: str) -> list[str]:
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
         raise LiprefError(f"{option} {text!r} has an empty part; separate names by single commas")
-    return list(dict.fromkeys(parts))
+    twice = {part for part in parts if parts.count(part) > 1}
+    if twice:
+        raise LiprefError(f"{option} {text!r} names {', '.join(sorted(twice))} twice; every name may stand once")
+    return parts
 
 
 def _whole(text: str, option: str) -> int:
@@ -215,7 +245,7 @@ def _cores() -> int:
 
 def _check_device(device: str) -> None:
     kind = device.split(":")[0]
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available()}
     usable = ", ".join(name for name, present in available.items() if present)
     try:
         parsed = torch.device(device)
@@ -239,9 +269,6 @@ def main() -> None:
     except LiprefError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -83,11 +83,12 @@ def outcome(record: dict) -> str:
     return f"accuracy {100 * certificate['accuracy']['value']:.1f} %  {cra}  {bound}  {record['train_seconds']:.0f} s"
 
 
-def print_record(console: Console, record: dict, root: Path) -> None:
-    """The result of one run, and where it lies."""
+def print_place(console: Console, record: dict, root: Path) -> None:
+    """Where the record of a run lies, and where its learning rate comes from."""
     config = RunConfig(**(record["config"] | {"settings": Settings(**record["config"]["settings"])}))
-    console.print(outcome(record), soft_wrap=True, highlight=False, markup=False)
-    console.print(f"record: {root / config.folder / 'record.json'}", soft_wrap=True, highlight=False, markup=False)
+    rate = f"learning rate {config.settings.learning_rate:.3g} ({record['notes']['hyperparameters']})"
+    path = root / config.folder / "record.json"
+    console.print(f"{rate}, record: {path}", soft_wrap=True, highlight=False, markup=False)
 
 
 def print_table(console: Console, frame: pd.DataFrame) -> None:

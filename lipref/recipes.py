@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from lipref.certify import RADII
+from lipref.certify import RADII, radius_name
 from lipref.data import ImageData
 from lipref.experiment import configure, execute
 from lipref.layers import LayerSpec
@@ -81,6 +80,7 @@ def search(
     schedule: str = "onecycle",
     checkpoint_seconds: float = 120.0,
     on_candidate: Callable[[int, float], Callable[[Progress], None] | None] | None = None,
+    read_only: bool = False,
 ) -> Recipe:
     """Run the search, or what is missing of it: every candidate is a run of its own below ``root``.
 
@@ -97,7 +97,7 @@ def search(
         record = execute(
             config, data, spec, root, device=device, checkpoint_seconds=checkpoint_seconds,
             on_progress=on_candidate(index, learning_rate) if on_candidate else None,
-            notes={"hyperparameters": "candidate"},
+            notes={"hyperparameters": "candidate"}, read_only=read_only,
         )  # fmt: skip
         scores.append((*_score(record), -learning_rate))
     return Recipe(-max(scores)[-1], plan.weight_decay, "search")
@@ -107,11 +107,7 @@ def _score(record: dict) -> tuple[float, float]:
     if record["status"] != "done":
         return (-1.0, -1.0)
     certificate = record["certificate"]
-    return certificate["cra"][_key(RADII[0])]["value"], certificate["accuracy"]["value"]
-
-
-def _key(radius: Fraction) -> str:
-    return f"{radius * 255}/255"
+    return certificate["cra"][radius_name(RADII[0])]["value"], certificate["accuracy"]["value"]
 
 
 def with_recipe(settings: Settings, recipe: Recipe) -> Settings:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
 
-from lipref.certify import RADII
+from lipref.certify import RADII, radius_name
 from lipref.checkpoint import replace_file
 from lipref.layers import LAYERS
+from lipref.nets import SIZES
+from lipref.provenance import write_json
+from lipref.runs import row
 
-SHARES = {"accuracy": "accuracy"} | {f"cra_{radius * 255}": f"CRA {radius * 255}/255" for radius in RADII}
+SHARES = {"accuracy": "accuracy"} | {f"cra_{radius * 255}": f"CRA {radius_name(radius)}" for radius in RADII}
 NOTE = (
-    "n: runs that did not diverge. Percent of the test images; for one seed with the exact 95 % interval, for several "
-    "the mean and the standard deviation over seeds. CRA: certified robust accuracy at an l2 radius over pixels in "
-    "[0, 1]. L: rigorous upper bound of the network's Lipschitz constant, by which radii are divided; where a layer "
-    "brings no bound, L is 'not proved' and the CRA is what it would be if L were 1."
+    "n: the number of runs; a/b where only a of b did not diverge (a run that diverges at a searched learning rate is "
+    "repeated at a third of it). Percent of the test images; for one run with the exact 95 % interval, for several the "
+    "mean and the standard deviation over seeds. CRA: certified robust accuracy at an l2 radius over pixels in [0, 1]. "
+    "L: rigorous upper bound of the network's Lipschitz constant, by which radii are divided; where a layer brings no "
+    "bound, L is 'not proved' and the CRA is what it would be if L were 1."
 )
 
 
@@ -25,6 +30,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     The built-in layers come in their usual order, then others.
     """
     order = {name: place for place, name in enumerate(LAYERS)}
+    sizes = {name: place for place, name in enumerate(SIZES)}
     lines = []
     for (size, layer), group in table.groupby(["size", "layer"], sort=False):
         done = group[group.status == "done"]
@@ -33,8 +39,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             "size": size,
             "n": len(done),
             "parameters": f"{int(group.parameters.iloc[0]):,}",
-            "lr": " ".join(f"{value:.3g}" for value in sorted(set(group.learning_rate))),
-            "lr from": _source(group),
+            "lr": " ".join(f"{value:.3g}" for value in sorted(set((group if done.empty else done).learning_rate))),
+            "lr from": " ".join(sorted({str(source) for source in group.hyperparameters})),
             "epochs": int(group.epochs.iloc[0]),
         }
         for name, title in SHARES.items():
@@ -43,14 +49,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         line["train s"] = f"{group.train_seconds.mean():.0f}"
         if len(done) < len(group):
             line["n"] = f"{len(done)}/{len(group)}"
-        lines.append((order.get(layer, len(order)), line))
+        lines.append(((sizes[size], order.get(layer, len(order)), layer), line))
     lines.sort(key=lambda pair: pair[0])
     return pd.DataFrame([line for _, line in lines])
 
 
-def brief(table: pd.DataFrame) -> pd.DataFrame:
+def brief(records: list[dict]) -> pd.DataFrame:
     """`summary` for a terminal of 80 columns: values without intervals, and the columns that matter most."""
-    frame = summary(table).drop(columns=["parameters", "lr from", "epochs"])
+    frame = summary(pd.DataFrame([row(record) for record in records])).drop(columns=["parameters", "lr from", "epochs"])
     if frame["size"].nunique() == 1:
         frame = frame.drop(columns="size")
     for title in SHARES.values():
@@ -71,28 +77,33 @@ def _share(done: pd.DataFrame, name: str) -> str:
     return f"{values.mean():.1f} ± {values.std():.1f}"
 
 
-def _source(group: pd.DataFrame) -> str:
-    """Where the learning rate comes from, and at which ones the run had diverged before."""
-    sources = " ".join(sorted({str(source) for source in group.hyperparameters}))
-    diverged = " ".join(sorted({str(rates) for rates in group.diverged_at if rates}))
-    return f"{sources}, diverged at {diverged}" if diverged else sources
-
-
 def _bound(done: pd.DataFrame) -> str:
     if done.empty:
         return ""
     if not done.proved.astype(bool).all():
         return "not proved"
     largest = done.lipschitz_bound.max()
-    return f"{largest:.4f}" if largest < 10 else f"{largest:.3g}"
+    digits = 4 if largest < 10 else 1
+    return f"{math.ceil(largest * 10**digits - 1e-3) / 10**digits:.{digits}f}"  # 1 + 1e-9 is shown as 1
 
 
-def write(table: pd.DataFrame, folder: Path, title: str) -> tuple[Path, Path]:
-    """Write ``table.csv`` (a row per run, all numbers) and ``table.md`` (a row per layer, for people) to ``folder``."""
-    csv, markdown = folder / "table.csv", folder / "table.md"
-    replace_file(csv, table.to_csv(index=False).encode())
-    replace_file(markdown, f"# {title}\n\n{to_markdown(summary(table))}\n\n{NOTE}\n".encode())
-    return csv, markdown
+def write(records: list[dict], folder: Path, title: str) -> list[Path]:
+    """Write the comparison into ``folder``; returns the paths.
+
+    ``table.md``: a row per size and layer, for people. ``table.csv``: a row per run, all numbers. ``records.json``: the
+    records themselves, each with its configuration, learning curve, certified result and provenance.
+    """
+    table = pd.DataFrame([row(record) for record in records])
+    paths = [folder / name for name in ("table.md", "table.csv", "records.json")]
+    first = table.iloc[0]
+    setting = (
+        f"{first.train_images:,} training and {first.test_images:,} test images, {first.epochs} epochs, batches of "
+        f"{first.batch_size}, on {first.device}."
+    )
+    replace_file(paths[0], f"# {title}\n\n{setting}\n\n{to_markdown(summary(table))}\n\n{NOTE}\n".encode())
+    replace_file(paths[1], table.to_csv(index=False).encode())
+    write_json(paths[2], records)
+    return paths
 
 
 def to_markdown(frame: pd.DataFrame) -> str:

@@ -7,9 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from lipref.certify import RADII
+from lipref.certify import RADII, radius_name
 from lipref.errors import LiprefError
 from lipref.settings import Settings
 
@@ -21,8 +19,9 @@ class RunConfig:
     """Everything that decides a run's numbers, and therefore its folder.
 
     ``data_sha256`` is the fingerprint of the pictures after limiting; ``layer_sha256`` that of a user's source file
-    (None for the built-in layers); ``validation`` the share of the training images that is held out and certified in
-    place of the test set (0: the test set); ``device`` the kind of device, ``cpu`` or ``cuda``.
+    (None for the built-in layers); ``version`` that of the library, since its layers are part of it; ``validation`` the
+    share of the training images that is held out and certified in place of the test set (0: the test set); ``device``
+    the kind of device, ``cpu`` or ``cuda``.
     """
 
     dataset: str
@@ -33,6 +32,7 @@ class RunConfig:
     size: str
     layer: str
     layer_sha256: str | None
+    version: str
     settings: Settings
     device: str
 
@@ -82,7 +82,7 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise LiprefError(f"cannot write to folder {folder}: {reason}; choose another with --out") from error
@@ -97,7 +97,6 @@ def row(record: dict) -> dict:
     line |= {name: settings[name] for name in names}
     line |= {
         "hyperparameters": record["notes"].get("hyperparameters", "given"),
-        "diverged_at": " ".join(f"{rate:.3g}" for rate in record["notes"].get("diverged_at", [])),
         "parameters": record["parameters"],
         "status": record["status"],
         "train_seconds": record["train_seconds"],
@@ -105,17 +104,34 @@ def row(record: dict) -> dict:
         "threads": record["environment"]["threads"],
     }
     if record["status"] != "done":
-        return line
+        return line | {"diverged_at_step": record["diverged"]["step"], "diverged_in": record["diverged"]["layer"]}
     certificate = record["certificate"]
     line |= {"proved": certificate["proved"], "lipschitz_bound": certificate["lipschitz_bound"]}
     shares = {"accuracy": certificate["accuracy"]}
-    shares |= {f"cra_{radius * 255}": certificate["cra"][f"{radius * 255}/255"] for radius in RADII}
+    shares |= {f"cra_{radius * 255}": certificate["cra"][radius_name(radius)] for radius in RADII}
     for name, share in shares.items():
         line |= {name: share["value"], f"{name}_low": share["low"], f"{name}_high": share["high"]}
     return line
 
 
-def table(root: Path) -> pd.DataFrame:
-    """The table of all runs below ``root``, read from their folders."""
-    records = (read_record(path.parent) for path in sorted(Path(root).glob("*/record.json")))
-    return pd.DataFrame([row(record) for record in records])
+def beside(records: list[dict], root: Path) -> list[dict]:
+    """``records`` and those other runs below ``root`` that can be compared with them, in the order of tables.
+
+    Comparable: the same pictures, and the same settings but for learning rate, weight decay and seed. A run of a layer,
+    size and seed that ``records`` have already, under another configuration, is left out.
+    """
+
+    def setting(record: dict) -> dict:
+        config = record["config"]
+        free = ("learning_rate", "weight_decay", "seed")
+        kept = {name: config[name] for name in ("dataset", "data_sha256", "validation", "device")}
+        return kept | {name: value for name, value in config["settings"].items() if name not in free}
+
+    def place(record: dict) -> tuple:
+        config = record["config"]
+        return config["size"], config["layer"], config["settings"]["seed"]
+
+    taken = {place(record) for record in records}
+    found = [read_record(path.parent) for path in sorted(Path(root).glob("*/record.json"))]
+    others = [record for record in found if place(record) not in taken and setting(record) == setting(records[0])]
+    return sorted([*records, *others], key=lambda record: (*place(record), record["notes"].get("retry", 0)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,9 +17,10 @@ from pathlib import Path
 import torch
 
 from lipref import recipes
+from lipref.audit import network_bound
 from lipref.data import ImageData, load
 from lipref.errors import LiprefError
-from lipref.experiment import configure, execute
+from lipref.experiment import NotDone, configure, execute
 from lipref.layers import resolve
 from lipref.nets import convnet
 from lipref.training import Progress, Settings
@@ -73,15 +76,31 @@ Listener = Callable[[Step], None]
 
 
 def check_network(data: ImageData, layer: str, size: str) -> None:
-    """Build the network once, so that what does not fit is refused before anything runs."""
+    """Build the network once, so that what does not fit is refused before anything runs.
+
+    A user's layer is also converted to float64 and asked for its bound, which is what certification will do in the end.
+    """
+    spec = resolve(layer)
     with torch.random.fork_rng(devices=[]):
-        convnet(size, resolve(layer), data.num_classes, data.channels, data.image_size)
+        torch.manual_seed(0)
+        model = convnet(size, spec, data.num_classes, data.channels, data.image_size)
+    if not spec.builtin:
+        try:
+            network_bound(model)
+        except LiprefError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise LiprefError(f"{layer} fails in float64 evaluation, which certification needs: {what}") from error
 
 
-def run_task(plan: Plan, task: tuple[str, str], data: ImageData, listener: Listener) -> list[dict]:
+def run_task(
+    plan: Plan, task: tuple[str, str], data: ImageData, listener: Listener, read_only: bool = False
+) -> list[dict]:
     """The search, if the layer's recipe needs one, and then one run per seed. Returns the final runs' records.
 
-    A run that diverges at a searched learning rate is repeated at a third of it, at most `recipes.RETRIES` times.
+    A run that diverges at a searched learning rate is repeated at a third of it, at most `recipes.RETRIES` times; the
+    diverged ones are among the records.
     """
     size, layer = task
     spec, device = resolve(layer), torch.device(plan.device)
@@ -108,24 +127,23 @@ def run_task(plan: Plan, task: tuple[str, str], data: ImageData, listener: Liste
         recipe = recipes.search(
             data, spec, size, plan.search, plan.settings.batch_size, plan.out / "search", device=device,
             schedule=plan.settings.schedule, checkpoint_seconds=plan.checkpoint_seconds, on_candidate=on_candidate,
+            read_only=read_only,
         )  # fmt: skip
         done = candidates * plan.search.epochs
     records = []
     for seed in plan.seeds:
-        diverged: list[float] = []
-        while True:
-            settings = replace(recipes.with_recipe(plan.settings, recipe), seed=seed)
+        tried = recipe
+        for retry in range(recipes.RETRIES + 1):
+            settings = replace(recipes.with_recipe(plan.settings, tried), seed=seed)
             record = execute(
                 configure(data, spec, size, settings, device), data, spec, plan.out, device=device,
                 checkpoint_seconds=plan.checkpoint_seconds, on_progress=callback(f"seed {seed}", plan.settings.epochs),
-                notes={"hyperparameters": recipe.source, "diverged_at": diverged},
+                notes={"hyperparameters": tried.source, "retry": retry}, read_only=read_only,
             )  # fmt: skip
-            if record["status"] == "done" or recipe.source != "search" or len(diverged) == recipes.RETRIES:
+            records.append(record)
+            if record["status"] == "done" or tried.source != "search":
                 break
-            # The search's short runs could not see it. The diverged run stays on record.
-            diverged = [*diverged, recipe.learning_rate]
-            recipe = recipes.smaller(recipe)
-        records.append(record)
+            tried = recipes.smaller(tried)  # the search's short runs could not see it
         done += plan.settings.epochs
     listener(Step(task, "done", 1.0))
     return records
@@ -134,23 +152,35 @@ def run_task(plan: Plan, task: tuple[str, str], data: ImageData, listener: Liste
 def run(plan: Plan, listener: Listener) -> Iterator[tuple[tuple[str, str], list[dict] | LiprefError]]:
     """Do all tasks; yields each task with its records, or with the error that it ended in, as it ends.
 
-    A task that fails does not stop the others. With ``plan.jobs > 1`` every task runs in a process of its own, with
-    an equal share of the threads; those processes end with this one, however it ends.
+    What is done already is read first, here. A task that fails does not stop the others. With ``plan.jobs > 1`` every
+    task runs in a process of its own, with an equal share of the threads, whatever is left to do; those processes end
+    with this one, however it ends.
     """
+    data = plan.load()
+    missing = []
+    for task in plan.tasks():
+        try:
+            yield task, _guarded(plan, task, data, listener, read_only=True)
+        except NotDone:
+            missing.append(task)
+        except LiprefError as error:
+            yield task, error
+    if not missing:
+        return
     if plan.jobs == 1:
-        data = plan.load()
-        for task in plan.tasks():
+        for task in missing:
             try:
-                yield task, run_task(plan, task, data, listener)
+                yield task, _guarded(plan, task, data, listener)
             except LiprefError as error:
                 yield task, error
         return
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
-    threads = max(1, torch.get_num_threads() // plan.jobs)
-    pool = ProcessPoolExecutor(plan.jobs, context, initializer=_enter, initargs=(messages, threads, os.getpid()))
+    threads = max(1, torch.get_num_threads() // plan.jobs)  # not fewer jobs: threads decide the last bits
+    jobs = min(plan.jobs, len(missing))
+    pool = ProcessPoolExecutor(jobs, context, initializer=_enter, initargs=(messages, threads, os.getpid()))
     try:
-        waiting: dict[Future, tuple[str, str]] = {pool.submit(_work, plan, task): task for task in plan.tasks()}
+        waiting: dict[Future, tuple[str, str]] = {pool.submit(_work, plan, task): task for task in missing}
         while waiting:
             finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             _drain(messages, listener)
@@ -172,6 +202,17 @@ def run(plan: Plan, listener: Listener) -> Iterator[tuple[tuple[str, str], list[
         messages.close()
 
 
+def _guarded(plan: Plan, task: tuple[str, str], data: ImageData, listener: Listener, read_only: bool = False) -> list:
+    """`run_task`, any failure of which is a `LiprefError`: it ends this task, not the others."""
+    try:
+        return run_task(plan, task, data, listener, read_only)
+    except (LiprefError, NotDone):
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise LiprefError(f"{what}; finished runs are kept, the same command goes on") from error
+
+
 def _drain(messages: multiprocessing.Queue, listener: Listener) -> None:
     while True:
         try:
@@ -181,14 +222,21 @@ def _drain(messages: multiprocessing.Queue, listener: Listener) -> None:
 
 
 _messages: multiprocessing.Queue | None = None
-_parent = 0
 
 
 def _enter(messages: multiprocessing.Queue, threads: int, parent: int) -> None:
-    """Set a worker process up."""
-    global _messages, _parent
-    _messages, _parent = messages, parent
+    """Set a worker process up: it ends when its parent does, and leaves Ctrl-C to it."""
+    global _messages
+    _messages = messages
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # whoever starts the command again must not find us at work
 
 
 def _work(plan: Plan, task: tuple[str, str]) -> list[dict]:
@@ -196,11 +244,9 @@ def _work(plan: Plan, task: tuple[str, str]) -> list[dict]:
 
     def send(step: Step) -> None:
         nonlocal last
-        if os.getppid() != _parent:  # killed: whoever starts the command again must not find us at work
-            os._exit(1)
         now = time.monotonic()
         if now - last > 0.1 or step.progress is None:
             last = now
             _messages.put(step)
 
-    return run_task(plan, task, plan.load(), send)
+    return _guarded(plan, task, plan.load(), send)

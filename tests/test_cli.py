@@ -48,6 +48,10 @@ def refused(monkeypatch, capsys, *arguments):
         (["--limit-train", "0"], ["0"]),
         (["--search-epochs", "0"], ["0"]),
         (["--checkpoint-seconds", "-1"], ["-1"]),
+        (["--checkpoint-seconds", "nan"], ["nan"]),
+        (["--size", "XS,S"], ["XS,S"]),
+        (["--layer", ""], ["--layer"]),
+        (["--seed", str(10**23)], [str(10**23)]),
     ],
 )
 def test_train_refuses(monkeypatch, capsys, tmp_path, arguments, named):
@@ -62,6 +66,9 @@ def test_train_refuses(monkeypatch, capsys, tmp_path, arguments, named):
         (["--profile", "huge"], ["huge", "smoke"]),
         (["--layers", "aol,nonsense"], ["nonsense", "soc"]),
         (["--layers", "aol,,soc"], ["--layers"]),
+        (["--layers", "aol,aol"], ["aol", "twice"]),
+        (["--layers", ""], ["--layers"]),
+        (["--limit-train", "50"], ["50", "--limit-train"]),
         (["--sizes", "XS,Q"], ["Q"]),
         (["--seeds", "0,one"], ["one"]),
         (["--epochs", "0"], ["epochs=0"]),

@@ -1,5 +1,6 @@
 """The files around the code say the same thing as each other, and as the code."""
 
+import json
 import os
 import re
 import shutil
@@ -16,8 +17,9 @@ from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 
 import lipref
+from lipref import report, runs
+from lipref.paths import RESULTS, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"torch": "pytorch"}
 
@@ -218,3 +220,26 @@ def test_the_two_sources_of_the_24_hour_runs_agree():
     assert len(both) >= 18
     assert ((both["cra36_pct"] - 100 * both["test_cra_36_255"]).abs() < 0.0501).all()
     assert ((both["accuracy_pct"] - 100 * both["test_accuracy"]).abs() < 0.0501).all()
+
+
+def test_the_readmes_table_is_the_committed_result():
+    readme = (ROOT / "README.md").read_text()
+    shown = readme.split("<!-- table:digits -->")[1].split("<!-- /table -->")[0]
+    table = [line for line in (RESULTS / "digits-xs" / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert table[2:]
+    assert "\n".join(table) in shown
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in RESULTS.glob("*/records.json")))
+def test_committed_results_carry_their_provenance(folder):
+    records = json.loads((RESULTS / folder / "records.json").read_text())
+    assert records
+    for record in records:
+        environment = record["environment"]
+        assert re.fullmatch("[0-9a-f]{40}", environment["commit"])
+        assert environment["dirty"] is False
+        assert environment["device"]
+        assert environment["torch"]
+        assert str(Path.home()) not in json.dumps(record)
+    table = report.to_markdown(report.summary(pd.DataFrame([runs.row(record) for record in records])))
+    assert table in (RESULTS / folder / "table.md").read_text()

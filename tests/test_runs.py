@@ -87,7 +87,7 @@ def test_a_record_says_everything(tmp_path):
     assert record["config"]["data_sha256"] == data.fingerprint()
     line = runs.row(record)
     assert line["cra_36_low"] <= line["cra_36"] <= line["cra_36_high"]
-    assert runs.table(tmp_path).layer.tolist() == ["cpl"]
+    assert runs.beside([record], tmp_path) == [record]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "status": "done", "digest": "0"}'])
@@ -189,6 +189,8 @@ def test_reproduce_with_ones_own_layer_in_processes_and_again(tmp_path):
     markdown = (tmp_path / "table.md").read_text()
     assert "| MyConv |" in markdown
     assert "table.csv" in first.stdout
+    records = json.loads((tmp_path / "records.json").read_text())
+    assert all({"commit", "torch", "device"} <= set(record["environment"]) for record in records)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
     cli(*command, "--jobs", "1")
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
@@ -284,10 +286,67 @@ def test_a_searched_rate_that_diverges_is_cut_and_said_so(tmp_path):
         settings=Settings(epochs=3, learning_rate=0.1, batch_size=50),
         search=recipes.Search(epochs=1, learning_rates=(3.0,)),
     )
-    (record,) = sweeps.run_task(plan, ("XS", "standard"), data, lambda step: None)
-    tried = record["notes"]["diverged_at"]
-    assert tried[0] == 3.0
-    assert record["config"]["settings"]["learning_rate"] == tried[-1] / 3
-    # Every diverged run stays on record beside the last one.
-    assert len(list(tmp_path.glob("*/record.json"))) == len(tried) + 1
-    assert "diverged at 3" in report.summary(pd.DataFrame([runs.row(record)])).to_string()
+    *tried, record = sweeps.run_task(plan, ("XS", "standard"), data, lambda step: None)
+    rates = [r["config"]["settings"]["learning_rate"] for r in (*tried, record)]
+    assert rates[0] == 3.0
+    assert rates[1:] == [rate / 3 for rate in rates[:-1]]
+    assert all(r["status"] == "diverged" for r in tried)
+    # Every diverged run stays on record beside the last one, as a row of its own.
+    assert len(list(tmp_path.glob("*/record.json"))) == len(rates)
+    table = pd.DataFrame([runs.row(r) for r in (*tried, record)])
+    assert table.diverged_at_step.notna().sum() >= len(tried)
+    assert f"/{len(rates)}" in report.summary(table).n.iloc[0]
+
+
+def test_a_second_command_adds_to_the_table(tmp_path):
+    command = ["reproduce", *TINY, "--epochs", "1", "--learning-rate", "0.05", "--out", tmp_path]
+    cli(*command, "--layers", "aol,standard")
+    cli(*command, "--layers", "soc")
+    assert pd.read_csv(tmp_path / "table.csv").layer.tolist() == ["aol", "soc", "standard"]
+    cli(*command, "--layers", "bcop", "--batch-size", "40")  # not to be compared with the others
+    assert pd.read_csv(tmp_path / "table.csv").layer.tolist() == ["bcop"]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("def forward(self, x): return self.nothing(x)", "nothing"),
+        ("def forward(self, x): return x[..., 1:]", "height and width"),
+        ("def forward(self, x): return super().forward(x) @ torch.eye(x.shape[-1])", "float64"),
+    ],
+)
+def test_a_broken_layer_of_ones_own_is_refused_before_training(tmp_path, body, named):
+    path = tmp_path / "broken.py"
+    path.write_text(
+        "import torch\nfrom torch import nn\n\nclass Broken(nn.Conv2d):\n"
+        "    def __init__(self, i, o, k, bias=True):\n        super().__init__(i, o, k, padding='same', bias=bias)\n\n"
+        f"    {body}\n"
+    )
+    done = cli("reproduce", *TINY, "--layers", f"{path}:Broken", "--out", tmp_path / "o", check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert named in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_layer_that_draws_resumes_to_the_same_numbers(tmp_path):
+    path = tmp_path / "noisy.py"
+    path.write_text(
+        "import torch\nfrom torch import nn\n\nclass Noisy(nn.Conv2d):\n"
+        "    def __init__(self, i, o, k, bias=True):\n        super().__init__(i, o, k, padding='same', bias=bias)\n\n"
+        "    def forward(self, x):\n        y = super().forward(x)\n"
+        "        return y + 0.1 * torch.randn_like(y) if self.training else y\n"
+    )
+    config, data, spec = tiny(f"{path}:Noisy", epochs=2)
+    whole = experiment.execute(config, data, spec, tmp_path / "whole", device=CPU)
+
+    def stop(progress):
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    torch.manual_seed(99)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.execute(config, data, spec, tmp_path / "cut", device=CPU, checkpoint_seconds=0, on_progress=stop)
+    torch.rand(7)
+    cut = experiment.execute(config, data, spec, tmp_path / "cut", device=CPU)
+    assert strip(whole) == strip(cut)
