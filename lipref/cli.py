@@ -28,7 +28,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 # What a profile stands for; every option given on the command line goes before it.
-PROFILES = {"smoke": {"dataset": "digits", "sizes": "XS", "epochs": 20, "batch_size": 64, "search_epochs": 4}}
+PROFILES = {"smoke": {"dataset": "digits", "sizes": "XS", "epochs": 20, "batch_size": 64, "search_epochs": 3}}
 
 Dataset = Annotated[str | None, typer.Option(help=f"One of {', '.join(DATASETS)}.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per step.")]
