@@ -146,7 +146,7 @@ def _plan(
     weight_decay: float | None, schedule: str, device: str, out: Path, jobs: int, data_root: Path | None,
     limit_train: int | None, limit_test: int | None, search_epochs: int | None, checkpoint_seconds: float,
 ) -> sweeps.Plan:  # fmt: skip
-    """Check all options before anything is loaded or written."""
+    """Check all options, and that data and networks fit together, before anything is written."""
     if weight_decay is not None and learning_rate is None:
         raise LiprefError(f"--weight-decay {weight_decay} goes with --learning-rate; give both")
     settings = Settings(
@@ -259,7 +259,7 @@ def _check_device(device: str) -> None:
 
 
 def _console() -> Console:
-    return Console(stderr=False)
+    return Console()
 
 
 def main() -> None:

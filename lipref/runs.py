@@ -1,4 +1,4 @@
-"""The configuration of a run, its folder, its record, and the table of all runs."""
+"""The configuration of a run, its folder, its record, and the runs beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many runs under one progress display: what is missing is done, on as many processes as asked for, and tabulated."""
+"""Many runs: what is done is read, what is missing is done, on as many processes as asked for."""
 
 from __future__ import annotations
 

@@ -77,3 +77,9 @@ def test_a_registered_layer_is_found_by_name(monkeypatch):
     assert not resolve("own").builtin
     assert_refused("taken", lambda: register("aol")(own))
     assert_refused("unknown layer", lambda: resolve("another"))
+
+
+def test_numbers_of_steps_are_checked():
+    for name, option in (("cpl", "eval_iterations"), ("lot", "terms"), ("bcop", "iterations"), ("soc", "eval_terms")):
+        with pytest.raises(LiprefError, match=option):
+            LAYERS[name](2, 2, 3, **{option: 0})

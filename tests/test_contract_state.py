@@ -7,7 +7,6 @@ import torch
 from contract import METHODS, build, cases, distance, randomise, train_briefly, twin_of
 from torch import nn
 
-from lipref.errors import LiprefError
 from lipref.layers import LAYERS, LipschitzConv2d
 
 SHAPES = [(4, 4, 3, (5, 6)), (2, 2, 5, (2, 3)), (4, 4, 1, (1, 1)), (2, 5, 3, (4, 4)), (5, 2, 3, (3, 7))]
@@ -350,9 +349,3 @@ def test_submodules_and_parametrizations_count():
     before = layer(x)
     torch.nn.utils.parametrize.register_parametrization(layer, "weight", torch.nn.Tanhshrink())
     assert not torch.equal(before, layer(x))
-
-
-def test_numbers_of_steps_are_checked():
-    for name, option in (("cpl", "eval_iterations"), ("lot", "terms"), ("bcop", "iterations"), ("soc", "eval_terms")):
-        with pytest.raises(LiprefError, match=option):
-            LAYERS[name](2, 2, 3, **{option: 0})

@@ -47,7 +47,6 @@ class LipschitzConv2d(nn.Module):
         LiprefError: for anything else, naming the value.
     """
 
-    name: ClassVar[str] = ""
     proved: ClassVar[bool] = True  # at most 1-Lipschitz in evaluation whatever the weights
     padding_modes: ClassVar[tuple[str, ...]] = ("circular", "zeros")
     default_padding: ClassVar[str] = "circular"

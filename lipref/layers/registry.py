@@ -32,8 +32,6 @@ def register(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
             raise LiprefError(
                 f"layer name {name!r} is taken by {taken.__module__}.{taken.__qualname__}; choose another"
             )
-        if "name" not in cls.__dict__ or not cls.__dict__["name"]:
-            cls.name = name
         LAYERS[name] = cls
         return cls
 
