@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lipref.errors import LiprefError
 from lipref.layers import LipschitzConv2d
 
+CURVE_STEP = Fraction(4, 255)  # of the recorded curve of CRA against the radius
 RADII = (Fraction(36, 255), Fraction(72, 255), Fraction(108, 255), Fraction(255, 255))
 
 
@@ -86,7 +87,15 @@ class Certificate:
             "lipschitz_bound": self.lipschitz if self.proved else None,
             "proved": self.proved,
             "median_radius": float(self.radii.clamp_min(0).median()),
+            "curve": {"step": f"{CURVE_STEP * 255}/255", "counts": self.curve()},
         }
+
+    def curve(self) -> list[int]:
+        """How many images are certified at 0, 1, 2, ... times `CURVE_STEP`, up to the first 0 (or 4 in all)."""
+        counts = []
+        while not counts or (counts[-1] and len(counts) <= 4 / CURVE_STEP):
+            counts.append(int((self.radii > float(len(counts) * CURVE_STEP)).sum()))
+        return counts
 
 
 def certify(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], lipschitz: float | None) -> Certificate:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from lipref.runs import RunConfig
@@ -69,6 +77,38 @@ class Display:
         """Print the line that stays of a finished run."""
         config = record["config"]
         self.note(f"{config['layer']:10} {config['size']:3} seed {config['settings']['seed']}: {outcome(record)}")
+
+
+class Count:
+    """A progress bar over a number of things, the current one by name. Elsewhere than on a terminal it is silent."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[name]}"), console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.progress.add_task(what, total=None, name="")
+
+    def __enter__(self) -> Count:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def update(self, done: int, total: int, name: str) -> None:
+        """``done`` of ``total`` are done, ``name`` is under way."""
+        self.progress.update(self.task, completed=done, total=total, name=name)
+
+
+def console() -> Console:
+    """Where results and progress go: standard output."""
+    return Console()
+
+
+def say(text: str) -> None:
+    """Print a line as it is, whatever the width of the terminal."""
+    console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def outcome(record: dict) -> str:

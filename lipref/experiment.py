@@ -17,15 +17,11 @@ from lipref.data import Batches, ImageData, pixels, validation_split
 from lipref.layers import LayerSpec
 from lipref.nets import convnet, count_parameters
 from lipref.provenance import environment, write_json
-from lipref.runs import FORMAT, RunConfig, make_folder, read_record
+from lipref.runs import FORMAT, NotDone, RunConfig, make_folder, read_record
 from lipref.settings import Settings
 from lipref.training import Progress, train
 
 CERTIFY_BATCH = 250
-
-
-class NotDone(Exception):
-    """A run that was only to be read has not been done yet."""
 
 
 def configure(

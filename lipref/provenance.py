@@ -52,6 +52,12 @@ def environment(device: str | torch.device) -> dict[str, Any]:
     }
 
 
+def machine(device: str | torch.device) -> str:
+    """Name of what computes: the GPU's for a CUDA device, the CPU's model for any other."""
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+
+
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     """Write ``obj`` as JSON, atomically, its keys in their own order.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from lipref import published
 from lipref.certify import RADII, radius_name
 from lipref.data import ImageData
 from lipref.experiment import configure, execute
@@ -16,13 +17,6 @@ from lipref.layers import LayerSpec
 from lipref.paths import PAPER
 from lipref.training import Progress, Settings
 
-# The re-encoded pictures are CIFAR-10's.
-PAPER_DATASETS = {
-    "cifar10": "CIFAR-10",
-    "cifar10-jpeg": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "tiny-imagenet-200": "TinyImageNet",
-}
 VALIDATION = 0.1
 # How often a searched learning rate is divided by 3 when the full run diverges.
 RETRIES = 3
@@ -57,7 +51,7 @@ def paper_recipe(dataset: str, size: str, layer: str) -> Recipe | None:
     found = pd.read_csv(PAPER / "best_lr_wd.csv")
     kernel_size = 1 if size.endswith("_1x1") else 3
     found = found[
-        (found.dataset == PAPER_DATASETS.get(dataset, ""))
+        (found.dataset == published.DATASETS.get(dataset, ""))
         & (found.kernel_size == kernel_size)
         & (found["size"] == size.removesuffix("_1x1"))
         & (found.method.str.lower() == layer)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lipref import cost
 from lipref.certify import RADII, radius_name
 from lipref.checkpoint import replace_file
 from lipref.layers import LAYERS
@@ -24,14 +25,20 @@ NOTE = (
 )
 
 
+def order(names: pd.Series) -> pd.Series:
+    """Places of layers or sizes in tables: the built-in layers in their usual order, then others by name."""
+    places = {name: (place, "") for place, name in enumerate((*LAYERS, *SIZES))}
+    ranks = sorted({places.get(name, (len(places), name)) for name in names})
+    return names.map(lambda name: ranks.index(places.get(name, (len(places), name))))
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """The table of runs, aggregated over seeds, as strings for people.
 
     The built-in layers come in their usual order, then others.
     """
-    order = {name: place for place, name in enumerate(LAYERS)}
-    sizes = {name: place for place, name in enumerate(SIZES)}
     lines = []
+    table = table.sort_values(["size", "layer"], key=order, kind="stable")
     for (size, layer), group in table.groupby(["size", "layer"], sort=False):
         done = group[group.status == "done"]
         line = {
@@ -49,9 +56,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         line["train s"] = f"{group.train_seconds.mean():.0f}"
         if len(done) < len(group):
             line["n"] = f"{len(done)}/{len(group)}"
-        lines.append(((sizes[size], order.get(layer, len(order)), layer), line))
-    lines.sort(key=lambda pair: pair[0])
-    return pd.DataFrame([line for _, line in lines])
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def brief(records: list[dict]) -> pd.DataFrame:
@@ -103,6 +109,33 @@ def write(records: list[dict], folder: Path, title: str) -> list[Path]:
     replace_file(paths[0], f"# {title}\n\n{setting}\n\n{to_markdown(summary(table))}\n\n{NOTE}\n".encode())
     replace_file(paths[1], table.to_csv(index=False).encode())
     write_json(paths[2], records)
+    return paths
+
+
+def cost_summary(records: list[dict]) -> pd.DataFrame:
+    """Measurements as strings for people: medians, in milliseconds and 10^6 bytes."""
+    table = pd.DataFrame([cost.row(record) for record in records])
+    table = table.sort_values(["size", "layer"], key=order, kind="stable")
+    frame = table[["layer", "size"]].copy()
+    for title, name, scale in (
+        ("train ms", "train_seconds", 1e3),
+        ("infer ms", "infer_seconds", 1e3),
+        ("folded ms", "folded_seconds", 1e3),
+        ("prepare ms", "prepare_seconds", 1e3),
+        ("train MB", "train_peak_bytes", 1e-6),
+        ("infer MB", "infer_peak_bytes", 1e-6),
+    ):
+        frame[title] = ["" if pd.isna(value) else f"{scale * value:.3g}" for value in table[name]]
+    return frame
+
+
+def write_costs(records: list[dict], folder: Path) -> list[Path]:
+    """Write measurements into ``folder``: ``costs.csv``, a row each, and ``costs.json``, the records."""
+    table = pd.DataFrame([cost.row(record) for record in records])
+    table = table.sort_values(["size", "layer"], key=order, kind="stable")
+    paths = [folder / "costs.csv", folder / "costs.json"]
+    replace_file(paths[0], table.to_csv(index=False).encode())
+    write_json(paths[1], records)
     return paths
 
 

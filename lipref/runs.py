@@ -14,6 +14,10 @@ from lipref.settings import Settings
 FORMAT = 1
 
 
+class NotDone(Exception):
+    """A run or measurement that was only to be read has not been done yet."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run's numbers, and therefore its folder.

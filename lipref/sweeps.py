@@ -12,54 +12,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from lipref import recipes
-from lipref.audit import network_bound
-from lipref.data import ImageData, load
+from lipref.data import ImageData
 from lipref.errors import LiprefError
 from lipref.experiment import NotDone, configure, execute
 from lipref.layers import resolve
-from lipref.nets import convnet
-from lipref.training import Progress, Settings
-
-# Long ones first, so that no process is left with one at the end; a user's own, of unknown cost, before them.
-COSTLY_FIRST = ("lot", "bcop", "soc", "cayley", "sll", "cpl", "aol", "standard")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A comparison: every layer at every size, with every seed.
-
-    ``settings`` holds what all runs share; its learning rate and weight decay apply only where ``given`` is true,
-    otherwise each layer's recipe does (`lipref.recipes`).
-    """
-
-    dataset: str
-    sizes: tuple[str, ...]
-    layers: tuple[str, ...]
-    seeds: tuple[int, ...]
-    settings: Settings
-    given: bool
-    search: recipes.Search
-    out: Path
-    device: str = "cpu"
-    data_root: Path | None = None
-    limit_train: int | None = None
-    limit_test: int | None = None
-    checkpoint_seconds: float = 120.0
-    jobs: int = 1
-
-    def load(self) -> ImageData:
-        return load(self.dataset, self.data_root, limit_train=self.limit_train, limit_test=self.limit_test)
-
-    def tasks(self) -> list[tuple[str, str]]:
-        """Pairs of size and layer, in the order in which they are started."""
-        rank = {name: place for place, name in enumerate(COSTLY_FIRST)}
-        pairs = [(size, layer) for size in reversed(self.sizes) for layer in self.layers]
-        return sorted(pairs, key=lambda pair: rank.get(pair[1], -1))
+from lipref.plans import Plan
+from lipref.training import Progress
 
 
 @dataclass(frozen=True)
@@ -75,25 +37,6 @@ class Step:
 Listener = Callable[[Step], None]
 
 
-def check_network(data: ImageData, layer: str, size: str) -> None:
-    """Build the network once, so that what does not fit is refused before anything runs.
-
-    A user's layer is also converted to float64 and asked for its bound, which is what certification will do in the end.
-    """
-    spec = resolve(layer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = convnet(size, spec, data.num_classes, data.channels, data.image_size)
-    if not spec.builtin:
-        try:
-            network_bound(model)
-        except LiprefError:
-            raise
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            raise LiprefError(f"{layer} fails in float64 evaluation, which certification needs: {what}") from error
-
-
 def run_task(
     plan: Plan, task: tuple[str, str], data: ImageData, listener: Listener, read_only: bool = False
 ) -> list[dict]:
@@ -106,8 +49,9 @@ def run_task(
     spec, device = resolve(layer), torch.device(plan.device)
     recipe = recipes.Recipe(plan.settings.learning_rate, plan.settings.weight_decay, "given") if plan.given else None
     recipe = recipe or recipes.paper_recipe(data.name, size, spec.label)
+    shared = plan.settings_of(data.name, size, spec.label)
     candidates = len(plan.search.learning_rates) if recipe is None else 0
-    total = candidates * plan.search.epochs + len(plan.seeds) * plan.settings.epochs
+    total = candidates * plan.search.epochs + len(plan.seeds) * shared.epochs
     done = 0
 
     def callback(what: str, epochs: int) -> Callable[[Progress], None]:
@@ -134,17 +78,17 @@ def run_task(
     for seed in plan.seeds:
         tried = recipe
         for retry in range(recipes.RETRIES + 1):
-            settings = replace(recipes.with_recipe(plan.settings, tried), seed=seed)
+            settings = replace(recipes.with_recipe(shared, tried), seed=seed)
             record = execute(
                 configure(data, spec, size, settings, device), data, spec, plan.out, device=device,
-                checkpoint_seconds=plan.checkpoint_seconds, on_progress=callback(f"seed {seed}", plan.settings.epochs),
+                checkpoint_seconds=plan.checkpoint_seconds, on_progress=callback(f"seed {seed}", shared.epochs),
                 notes={"hyperparameters": tried.source, "retry": retry}, read_only=read_only,
             )  # fmt: skip
             records.append(record)
             if record["status"] == "done" or tried.source != "search":
                 break
             tried = recipes.smaller(tried)  # the search's short runs could not see it
-        done += plan.settings.epochs
+        done += shared.epochs
     listener(Step(task, "done", 1.0))
     return records
 

@@ -1,5 +1,6 @@
 """One training run: resumable at any step, independent of the global random state, stopped by the first NaN."""
 
+import functools
 import hashlib
 import math
 import os
@@ -19,7 +20,9 @@ from lipref.errors import LiprefError
 from lipref.losses import offset_cross_entropy
 from lipref.settings import Settings, learning_rate_at, momentum_at
 
-__all__ = ["BatchSource", "Outcome", "Progress", "Settings", "learning_rate_at", "momentum_at", "train"]
+__all__ = [
+    "BatchSource", "Outcome", "Progress", "Settings", "learning_rate_at", "momentum_at", "train", "training_step",
+]  # fmt: skip
 
 _CERTIFYING_MARGIN = math.sqrt(2) * 36 / 255
 
@@ -126,6 +129,29 @@ def train(
         diverged=diverged,
         train_seconds=run.position.train_seconds,
     )
+
+
+def training_step(
+    model: nn.Module, images: Tensor, labels: Tensor, settings: Settings
+) -> Callable[[], dict[str, Any] | None]:
+    """The step of `train`, over and over on one batch, for measuring what it costs.
+
+    Args:
+        model: Put in training mode here; every call changes its weights.
+        images: (N, C, H, W), on the model's device.
+        labels: (N,), int64.
+        settings: The batch is the whole epoch of the schedule.
+
+    Returns:
+        A function that does one step and returns None, or a dict (layer, what) where the loss is not finite. It sets
+        the global random state, as each step of a run does.
+
+    Raises:
+        LiprefError: a model without trainable parameters.
+    """
+    run = _Run(model, [(images, labels)], settings, "")
+    model.train()
+    return functools.partial(run.step, images, labels)
 
 
 @dataclass

@@ -4,16 +4,17 @@ import json
 
 import pandas as pd
 import pytest
-from tiny_runs import CPU, EXAMPLE, TINY, cli, tiny
+from tiny_runs import CPU, EXAMPLE, TABLE_ONLY, TINY, cli, tiny
 
-from lipref import recipes, report, runs, sweeps
+from lipref import plans, recipes, report, runs, sweeps
 from lipref.paths import ROOT
 from lipref.training import Settings
 
 
 def test_reproduce_with_ones_own_layer_in_processes_and_again(tmp_path):
     command = [
-        "reproduce", *TINY, "--epochs", "1", "--search-epochs", "1", "--layers", f"aol,{EXAMPLE}", "--out", tmp_path,
+        "reproduce", *TINY, *TABLE_ONLY, "--epochs", "1", "--search-epochs", "1",
+        "--layers", f"aol,{EXAMPLE}", "--out", tmp_path,
     ]  # fmt: skip
     first = cli(*command, "--jobs", "2")
     table = pd.read_csv(tmp_path / "table.csv")
@@ -35,7 +36,17 @@ def test_an_own_layer_without_a_bound_is_marked_not_proved(tmp_path):
     source = (ROOT / "examples" / "my_layer.py").read_text()
     bare = tmp_path / "bare.py"
     bare.write_text(source[: source.index("    def lipschitz_bound")])
-    command = ["reproduce", *TINY, "--epochs", "1", "--learning-rate", "0.05", "--layers", f"{bare}:MyConv"]
+    command = [
+        "reproduce",
+        *TINY,
+        *TABLE_ONLY,
+        "--epochs",
+        "1",
+        "--learning-rate",
+        "0.05",
+        "--layers",
+        f"{bare}:MyConv",
+    ]
     cli(*command, "--out", tmp_path / "o")
     assert "not proved" in (tmp_path / "o" / "table.md").read_text()
     # An edited file is another layer: its runs are other runs.
@@ -80,7 +91,7 @@ def test_the_search_never_sees_the_test_set(tmp_path):
 
 
 def test_costly_layers_start_first():
-    plan = sweeps.Plan(
+    plan = plans.Plan(
         dataset="digits", sizes=("XS",), layers=("aol", "mine.py:X", "lot"), seeds=(0,), given=True, out=ROOT,
         settings=Settings(epochs=1, learning_rate=0.1), search=recipes.Search(epochs=1),
     )  # fmt: skip
@@ -89,7 +100,7 @@ def test_costly_layers_start_first():
 
 def test_a_searched_rate_that_diverges_is_cut_and_said_so(tmp_path):
     _, data, _ = tiny()
-    plan = sweeps.Plan(
+    plan = plans.Plan(
         dataset="digits",
         sizes=("XS",),
         layers=("standard",),
@@ -112,7 +123,7 @@ def test_a_searched_rate_that_diverges_is_cut_and_said_so(tmp_path):
 
 
 def test_a_second_command_adds_to_the_table(tmp_path):
-    command = ["reproduce", *TINY, "--epochs", "1", "--learning-rate", "0.05", "--out", tmp_path]
+    command = ["reproduce", *TINY, *TABLE_ONLY, "--epochs", "1", "--learning-rate", "0.05", "--out", tmp_path]
     cli(*command, "--layers", "aol,standard")
     cli(*command, "--layers", "soc")
     assert pd.read_csv(tmp_path / "table.csv").layer.tolist() == ["aol", "soc", "standard"]
@@ -135,7 +146,7 @@ def test_a_broken_layer_of_ones_own_is_refused_before_training(tmp_path, body, n
         "    def __init__(self, i, o, k, bias=True):\n        super().__init__(i, o, k, padding='same', bias=bias)\n\n"
         f"    {body}\n"
     )
-    done = cli("reproduce", *TINY, "--layers", f"{path}:Broken", "--out", tmp_path / "o", check=False)
+    done = cli("reproduce", *TINY, *TABLE_ONLY, "--layers", f"{path}:Broken", "--out", tmp_path / "o", check=False)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert named in done.stderr

@@ -14,6 +14,8 @@ from lipref.training import Settings
 
 CPU = torch.device("cpu")
 TINY = ["--dataset", "digits", "--limit-train", "200", "--limit-test", "50", "--batch-size", "50"]
+# Of `lipref reproduce`: training, certification and their table.
+TABLE_ONLY = ["--no-measure", "--no-figures"]
 EXAMPLE = str(ROOT / "examples" / "my_layer.py") + ":MyConv"
 
 

@@ -1,7 +1,7 @@
 """Data sets by name."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lipref import paths
@@ -21,6 +21,24 @@ _LOADERS = {
     "tiny-imagenet-200": load_tiny_imagenet,
 }
 DATASETS = (*_LOADERS, f"{FOLDER_PREFIX}PATH")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a data set decides the cost of a network: its pictures are ``(channels, image_size, image_size)``."""
+
+    image_size: int
+    channels: int
+    num_classes: int
+    train_images: int
+
+
+_SHAPES = {
+    "digits": Shape(8, 1, 10, 1437),
+    "cifar10": Shape(32, 3, 10, 50_000),
+    "cifar100": Shape(32, 3, 100, 50_000),
+    "tiny-imagenet-200": Shape(64, 3, 200, 100_000),
+}
 
 
 def load(
@@ -60,3 +78,14 @@ def load(
         train=limit(data.train, limit_train, data.num_classes, "limit_train"),
         test=limit(data.test, limit_test, data.num_classes, "limit_test"),
     )
+
+
+def shape(name: str, root: str | os.PathLike[str] | None = None) -> Shape:
+    """The shape of the data set ``name``; nothing is downloaded for it, but an image folder is read.
+
+    Raises LiprefError as `load` does.
+    """
+    if name in _SHAPES:
+        return _SHAPES[name]
+    data = load(name, root)
+    return Shape(data.image_size, data.channels, data.num_classes, len(data.train))

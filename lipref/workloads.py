@@ -1,0 +1,99 @@
+"""What is measured of a network: a training step, a batch in evaluation, the preparation of its operators."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lipref.errors import LiprefError
+from lipref.layers import LipschitzConv2d
+from lipref.nets import ConvNet
+from lipref.settings import Settings
+from lipref.training import training_step
+
+WARM_UP = 2  # calls before the clock runs
+LEAST_REPEATS = 3  # whatever they take
+
+
+def training(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """A step of `lipref.training` on images (N, C, H, W) and int64 labels (N,), on the model's device.
+
+    The function raises LiprefError where the loss is not finite. It sets the global random state.
+    """
+    # What the learning rate is does not matter; weight decay does a little work, and most runs have some.
+    settings = Settings(epochs=1, learning_rate=1e-3, weight_decay=1e-5, batch_size=len(labels), schedule="constant")
+    step = training_step(model, images, labels, settings)
+
+    def checked() -> None:
+        fault = step()
+        if fault:
+            raise LiprefError(f"{model.layer} on random pictures: {fault['what']}; mend the layer")
+
+    return checked
+
+
+def evaluation(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """A batch in evaluation, without gradients; the first call prepares the operators, the others use them."""
+    model.eval()
+    return torch.no_grad()(lambda: model(images))
+
+
+def preparation(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], None] | None:
+    """Preparing the operators of all layers for evaluation, anew at each call; None where no layer has one."""
+    layers = [(layer, side) for _, layer, side in _layers(model) if isinstance(layer, LipschitzConv2d)]
+
+    def prepare() -> None:
+        model.eval()  # drops what is kept
+        for layer, side in layers:
+            layer.operator(side)
+
+    return prepare if layers else None
+
+
+def folded(model: ConvNet) -> ConvNet | None:
+    """``model`` itself, now with its layers folded for its image size, or None where nothing folds."""
+    layers = [entry for entry in _layers(model) if callable(getattr(entry[1], "fold", None))]
+    for name, layer, side in layers:
+        setattr(model, name, layer.fold(side))
+    return model if layers else None
+
+
+@torch.no_grad()
+def _layers(model: ConvNet) -> list[tuple[str, nn.Module, tuple[int, int]]]:
+    """Name, module and the (H, W) of its input for every part of the network, which is put in evaluation mode."""
+    x = next(model.parameters()).new_zeros(1, model.in_channels, model.image_size, model.image_size)
+    found = []
+    for name, module in model.eval().named_children():
+        found.append((name, module, (x.shape[-2], x.shape[-1])))
+        x = module(x)
+    return found
+
+
+def seconds(function: Callable[[], object], device: torch.device, repeats: int, max_seconds: float) -> dict:
+    """Time ``function``, each call on its own, after two that are not timed.
+
+    Returns:
+        Seconds: median, low and high (the quartiles); repeats: how many calls were timed. That is ``repeats``, or
+        fewer, but no less than 3, where ``max_seconds`` are used up before.
+    """
+
+    def once() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    for _ in range(WARM_UP):
+        once()
+    times: list[float] = []
+    while len(times) < repeats and (len(times) < LEAST_REPEATS or sum(times) < max_seconds):
+        times.append(once())
+    low, median, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+    return {"median": median, "low": low, "high": high, "repeats": len(times)}
