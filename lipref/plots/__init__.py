@@ -1,0 +1,28 @@
+"""Pictures of the comparison, after the figures of the paper (Prach et al. 2024, arXiv 2311.16833).
+
+Every function takes a tidy table and returns a `matplotlib.figure.Figure`, which needs no display and which notebooks
+show; `save` writes it as PNG and PDF. matplotlib and seaborn are optional (``pip install 'lipref[notebooks]'``) and are
+imported when the first picture is made.
+"""
+
+from lipref.plots.accuracies import accuracy
+from lipref.plots.costs import inference_throughput, memory, training_time
+from lipref.plots.curves import robustness_curve
+from lipref.plots.radars import radar
+from lipref.plots.rankings import ranking
+from lipref.plots.saving import save
+from lipref.plots.style import LayerStyle, display_name, layer_styles
+
+__all__ = [
+    "LayerStyle",
+    "accuracy",
+    "display_name",
+    "inference_throughput",
+    "layer_styles",
+    "memory",
+    "radar",
+    "ranking",
+    "robustness_curve",
+    "save",
+    "training_time",
+]

@@ -1,0 +1,128 @@
+"""Figures 2 to 4 of the paper: time and memory against the size of the network."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from lipref.plots.panels import SIZES, Panel, interval, panels, refuse_not_positive
+from lipref.plots.scales import human_axis
+from lipref.plots.style import (
+    FONT,
+    WIDTH,
+    LayerStyle,
+    context,
+    display_name,
+    grow,
+    layer_styles,
+    legend,
+    line_format,
+    line_handles,
+    new_figure,
+    wrap,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MEMORY = ("training memory", "inference memory")
+_BARS = {"elinewidth": 0.8, "capsize": 2.0}
+
+
+def training_time(table: pd.DataFrame) -> Figure:
+    """Figure 2: seconds per training epoch against size; a panel per source and setting, each with its own scale.
+
+    A panel with a single size shows the layers one below the other instead.
+
+    Args:
+        table: Tidy, see `lipref.plots.panels.panels`; measure ``training time per epoch``, unit ``s``.
+
+    Raises:
+        LiprefError: the table cannot be drawn.
+    """
+    return _against_size(table, ("training time per epoch",), "s")
+
+
+def inference_throughput(table: pd.DataFrame) -> Figure:
+    """Figure 3: images per second in evaluation against size; drawn as `training_time`.
+
+    Args:
+        table: Tidy; measure ``inference throughput``, unit ``images/s``.
+
+    Raises:
+        LiprefError: the table cannot be drawn.
+    """
+    return _against_size(table, ("inference throughput",), "images/s")
+
+
+def memory(table: pd.DataFrame) -> Figure:
+    """Figure 4: peak memory in training, then in inference, against size; drawn as `training_time`.
+
+    Args:
+        table: Tidy; measures ``training memory`` and ``inference memory``, unit ``bytes``; drawn with 1 GB = 10⁹ bytes,
+            as in the paper.
+
+    Raises:
+        LiprefError: the table cannot be drawn.
+    """
+    return _against_size(table, MEMORY, "bytes")
+
+
+@context()
+def _against_size(table: pd.DataFrame, measures: tuple[str, ...], unit: str) -> Figure:
+    found = panels(table, measures, unit)
+    refuse_not_positive(table)
+    cells = [(measure, panel.of(measure)) for measure in measures for panel in found]
+    cells = [(measure, panel) for measure, panel in cells if not panel.rows.empty]
+    styles = layer_styles(label for panel in found for label in panel.rows.layer)
+    columns = len(cells) if len(cells) < 4 else 2 if len(cells) == 4 else 3
+    lines = math.ceil(len(cells) / columns)
+    figure = new_figure(2.6 * lines)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    titles: list[int] = []
+    for axis, (measure, panel) in zip(axes, cells, strict=False):
+        draw = _lines if len(panel.sizes) > 1 else _dots
+        draw(axis, panel, styles, measure, unit)
+        # Labels of the layers take room that the title then lacks.
+        names = max(len(line) for text in axis.get_yticklabels() for line in text.get_text().split("\n"))
+        axis.set_title(wrap(panel.title, WIDTH / columns - 0.4 - names * 0.58 * FONT / 72))
+        titles.append(axis.get_title().count("\n"))
+    for axis in axes[len(cells) :]:
+        axis.remove()
+    grow(figure, sum(max(titles[start : start + columns]) for start in range(0, len(cells), columns)))
+    if any(len(panel.sizes) > 1 for _, panel in cells):
+        legend(figure, line_handles(styles), inches=1.9)
+    return figure
+
+
+def _lines(axis: Axes, panel: Panel, styles: dict[str, LayerStyle], measure: str, unit: str) -> None:
+    sizes = panel.sizes
+    for label, style in styles.items():
+        rows = panel.rows[panel.rows.layer == label].set_index("size")
+        # One line per kind of kernel, and none across a size without a value.
+        for kernel in (SIZES[:4], SIZES[4:]):
+            places = [size for size in sizes if size in kernel]
+            points = rows.reindex(places)
+            if points.value.notna().any():
+                axis.errorbar([sizes.index(size) for size in places], list(points.value), yerr=interval(points),
+                              label=display_name(label), **line_format(style), **_BARS)  # fmt: skip
+    axis.set_xticks(range(len(sizes)), [size.replace("_1x1", "\n1x1") for size in sizes])
+    axis.set_xlim(-0.3, len(sizes) - 0.7)
+    axis.set_xlabel("size of the network")
+    human_axis(axis.yaxis, panel.rows, measure, unit)
+
+
+def _dots(axis: Axes, panel: Panel, styles: dict[str, LayerStyle], measure: str, unit: str) -> None:
+    labels = [label for label in styles if label in set(panel.rows.layer)]
+    for place, label in enumerate(labels):
+        rows = panel.rows[panel.rows.layer == label]
+        axis.errorbar(list(rows.value), [place], xerr=interval(rows), label=display_name(label),
+                      **line_format(styles[label]) | {"linestyle": "none"}, **_BARS)  # fmt: skip
+    inches = 0.3 * WIDTH / axis.get_gridspec().ncols + 0.2
+    axis.set_yticks(range(len(labels)), [wrap(display_name(label), inches) for label in labels])
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.set_ylabel(f"layer, size {panel.sizes[0].replace('_1x1', ' 1x1')}")
+    human_axis(axis.xaxis, panel.rows, measure, unit)

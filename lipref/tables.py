@@ -1,0 +1,297 @@
+"""What the paper's tables and figures show, ours beside theirs, as tidy tables: one row per value.
+
+Every function gives the columns `COLUMNS`. ``source`` is ``"paper"`` or ``"ours"``, ``setting`` says under which
+circumstances a value was measured, ``low`` and ``high`` bound it (empty where nothing is known), ``n`` is the number of
+runs behind it. What has not been run has no row.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from lipref import published, report
+from lipref.errors import LiprefError
+
+COLUMNS = ("source", "setting", "layer", "size", "measure", "value", "low", "high", "n", "unit")
+RADAR_MEASURES = (
+    "robust accuracy", "accuracy", "training time", "inference time", "training memory", "inference memory",
+)  # fmt: skip
+INTERVALS = (
+    "Intervals of accuracy and CRA: exact 95 % over the test images for one run; mean and one standard deviation over "
+    "seeds for several. Intervals of times: quartiles of repeated measurements."
+)
+SCORES = (
+    "Our scores: 5 for the best layer, 1 for the worst, between them in proportion; linear in accuracy and CRA, "
+    "logarithmic in seconds and bytes, means over the sizes that all layers have. The paper's are whole numbers by a "
+    "rule of its own, over three data sets and four sizes."
+)
+_POSTER = "CIFAR-10, one A100, batch 256"
+
+
+def accuracy(runs: pd.DataFrame, dataset: str, budget: str = "24h") -> pd.DataFrame:
+    """Table 2: accuracy and CRA(36/255) in percent, for every layer and size.
+
+    Args:
+        runs: the table of runs (`runs.row`), one data set.
+        dataset: our name of the data set; beside it stands the paper's own, or CIFAR-10 where the paper has none.
+        budget: the paper's training time, ``"2h"``, ``"10h"`` or ``"24h"``.
+    """
+    theirs = published.dataset_of(dataset)
+    numbers = published.accuracy(theirs, budget)
+    numbers = numbers[~numbers["size"].str.endswith("_1x1") | runs_have_1x1(runs)]
+    setting = f"{published.dataset_title(theirs)}, {budget[:-1]} h of one A100 per network"
+    paper = [
+        _row("paper", setting, line.layer, line.size, measure, 100 * value, 1, "%")
+        for line in numbers.itertuples()
+        for measure, value in (("accuracy", line.accuracy), ("CRA(36/255)", line.cra_36))
+    ]
+    return _frame([*paper, *_our_shares(runs, {"accuracy": "accuracy", "cra_36": "CRA(36/255)"})])
+
+
+def runs_have_1x1(runs: pd.DataFrame) -> bool:
+    """Whether any run is of a network with 1x1 kernels."""
+    return not runs.empty and bool(runs["size"].str.endswith("_1x1").any())
+
+
+def ranking(runs: pd.DataFrame) -> pd.DataFrame:
+    """Figure 5: CRA(36/255) in percent, best first: all of CIFAR-10, the best ten elsewhere, and ours."""
+    paper = []
+    for name, first in (("CIFAR-10", None), ("CIFAR-100", 10), ("TinyImageNet", 10)):
+        setting = f"{published.dataset_title(name)}, 24 h" + (", best ten" if first else "")
+        paper += [
+            _row("paper", setting, line.layer, line.size, "CRA(36/255)", 100 * line.cra_36, 1, "%")
+            for line in published.ranking(name, first).itertuples()
+        ]
+    ours = sorted(_our_shares(runs, {"cra_36": "CRA(36/255)"}), key=lambda row: -row["value"])
+    return _frame([*ours, *paper])
+
+
+def robustness(runs: pd.DataFrame) -> pd.DataFrame:
+    """Certified robust accuracy in percent at all radii, ours only; measure ``CRA(0)`` is the plain accuracy."""
+    names = {"accuracy": "CRA(0)"} | {f"cra_{r}": f"CRA({r}/255)" for r in (36, 72, 108, 255)}
+    return _frame(_our_shares(runs, names))
+
+
+def mean_curves(curves: pd.DataFrame, size: str) -> pd.DataFrame:
+    """The curves (`lipref.study.Study.curves`) of one size, averaged over seeds: ``layer, radius, share``.
+
+    Curves end at their first 0, so seeds count as 0 beyond it.
+    """
+    chosen = curves[curves["size"] == size]
+    seeds = chosen.groupby("layer").seed.nunique()
+    means = chosen.groupby(["layer", "radius"], sort=False).share.sum().reset_index()
+    means["share"] /= means.layer.map(seeds)
+    return means.sort_values(["layer", "radius"], key=lambda c: report.order(c) if c.name == "layer" else c)
+
+
+def training_time(costs: pd.DataFrame, dataset: str, train_images: int) -> pd.DataFrame:
+    """Figure 2: seconds of training steps in one epoch of ``train_images``, without loading data."""
+    paper = [
+        _row("paper", _POSTER, line.layer, line.size, "training time per epoch", line.seconds_per_epoch, 1, "s")
+        for line in published.training_cost().itertuples()
+    ]
+    ours = []
+    for line in _measured(costs):
+        steps = math.ceil(train_images / line.batch_size)
+        values = [steps * value for value in (line.train_seconds, line.train_seconds_low, line.train_seconds_high)]
+        setting = f"{dataset}, {train_images:,} images, {_machine(line)}"
+        ours.append(_row("ours", setting, line.layer, line.size, "training time per epoch", *values, line.repeats, "s"))
+    return _frame([*paper, *ours])
+
+
+def inference_throughput(costs: pd.DataFrame) -> pd.DataFrame:
+    """Figure 3: images per second in evaluation, the layers folded to what a deployed network computes.
+
+    Beside ours stand the rates that the authors' own runs logged: the paper's Figure 3 is published as a picture only.
+    """
+    paper = [
+        _row("paper", "logged by the authors' CIFAR-10 runs, mixed GPUs, with data loading", line.layer, line.size,
+             "inference throughput", line.images_per_second, 1, "images/s")
+        for line in published.logged_throughput().itertuples()
+    ]  # fmt: skip
+    ours = []
+    for line in _measured(costs):
+        rates = [line.batch_size / value for value in _deployed(line)]
+        setting = f"{_shape(line)}, {_machine(line)}"
+        ours.append(
+            _row("ours", setting, line.layer, line.size, "inference throughput", rates[0], rates[2], rates[1],
+                 line.repeats, "images/s")
+        )  # fmt: skip
+    return _frame([*paper, *ours])
+
+
+def memory(costs: pd.DataFrame) -> pd.DataFrame:
+    """Figure 4: peak of allocated bytes in training and in inference, weights included.
+
+    The paper's inference memory is published as a picture only, so it has no rows.
+    """
+    paper = [
+        _row("paper", _POSTER, line.layer, line.size, "training memory", line.peak_bytes, 1, "bytes")
+        for line in published.training_cost().itertuples()
+    ]
+    ours = []
+    for line in _measured(costs, complete=False):
+        setting = f"{_shape(line)}, {_machine(line)}"
+        for measure, value in (("training memory", line.train_peak_bytes), ("inference memory", line.infer_peak_bytes)):
+            if not pd.isna(value):
+                ours.append(_row("ours", setting, line.layer, line.size, measure, value, 1, "bytes"))
+    return _frame([*paper, *ours])
+
+
+def radar(runs: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """Figure 1: scores from 1 (worst) to 5 (best) on six axes; how ours come about is told by `SCORES`.
+
+    The unconstrained network takes no part. A layer that lacks a measure has no score on that axis.
+    """
+    paper = [
+        _row("paper", "three data sets, A100", line.layer, "all", line.measure, line.score, 1, "score")
+        for line in published.radar().itertuples()
+    ]
+    done = runs[(runs.status == "done") & (runs.layer != "standard")] if not runs.empty else runs
+    costs = costs[costs.layer != "standard"] if not costs.empty else costs
+    if not costs.empty:
+        costs = costs.assign(deployed=[_deployed(line)[0] for line in costs.itertuples()])
+    ours = []
+    for measure, table, column, logarithmic in (
+        ("robust accuracy", done, "cra_36", False),
+        ("accuracy", done, "accuracy", False),
+        ("training time", costs, "train_seconds", True),
+        ("inference time", costs, "deployed", True),
+        ("training memory", costs, "train_peak_bytes", True),
+        ("inference memory", costs, "infer_peak_bytes", True),
+    ):
+        for layer, score in _scores(table, column, logarithmic).items():
+            ours.append(_row("ours", _radar_setting(runs, costs), layer, "all", measure, score, 1, "score"))
+    return _frame([*paper, *ours])
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """A tidy table as people read it: a row per layer and size, the paper's and our values side by side, as text."""
+    if table.empty:
+        raise LiprefError("the table is empty: there are no records to show")
+    columns = [
+        (measure, source) for measure in dict.fromkeys(table.measure) for source in ("paper", "ours")
+        if ((table.measure == measure) & (table.source == source)).any()
+    ]  # fmt: skip
+    several = table.groupby("source").setting.nunique().max() > 1
+    keys = ["layer", "size", "setting"] if several else ["layer", "size"]
+    lines = []
+    for key, group in table.groupby(keys, sort=False):
+        line = dict(zip(keys, key, strict=True))
+        for measure, source in columns:
+            cell = group[(group.measure == measure) & (group.source == source)]
+            line[f"{measure}{_unit(table, measure)}: {source}"] = "" if cell.empty else _text(cell.iloc[0])
+        line["n"] = " ".join(str(int(n)) for n in dict.fromkeys(group[group.source == "ours"].n))
+        lines.append(line)
+    frame = pd.DataFrame(lines).sort_values(["layer", "size"], key=report.order, kind="stable").reset_index(drop=True)
+    return frame.drop(columns="size") if set(frame["size"]) == {"all"} else frame
+
+
+def of_our_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of those sizes for which there is a value of ours; all, where there is none."""
+    sizes = set(table[table.source == "ours"]["size"])
+    return table[table["size"].isin(sizes)] if sizes else table
+
+
+def settings(table: pd.DataFrame) -> str:
+    """Where the values of a tidy table come from, a line for each setting."""
+    found = table[["source", "setting"]].drop_duplicates()
+    return "\n".join(f"{line.source}: {line.setting}" for line in found.itertuples())
+
+
+def _frame(rows: list[dict]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(source, setting, layer, size, measure, value, *rest) -> dict:
+    """One row; ``rest`` is ``low, high, n, unit`` or, without an interval, ``n, unit``."""
+    low, high, n, unit = rest if len(rest) == 4 else (math.nan, math.nan, *rest)
+    cells = (source, setting, layer, size, measure, float(value), float(low), float(high), int(n), unit)
+    return dict(zip(COLUMNS, cells, strict=True))
+
+
+def _our_shares(runs: pd.DataFrame, names: dict[str, str]) -> list[dict]:
+    """One row per layer, size and measure: one run with its exact interval, several as mean and standard deviation."""
+    rows = []
+    if runs.empty:
+        return rows
+    for (layer, size), group in runs[runs.status == "done"].groupby(["layer", "size"], sort=False):
+        first = group.iloc[0]
+        setting = f"{first.dataset}, {_epochs(runs)}, batch {first.batch_size}, {first.test_images:,} test images"
+        for column, measure in names.items():
+            values = 100 * group[column]
+            if len(values) == 1:
+                low, high = 100 * first[f"{column}_low"], 100 * first[f"{column}_high"]
+            else:
+                low, high = values.mean() - values.std(), values.mean() + values.std()
+            rows.append(_row("ours", setting, layer, size, measure, values.mean(), low, high, len(values), "%"))
+    return rows
+
+
+def _epochs(runs: pd.DataFrame) -> str:
+    least, most = runs.epochs.min(), runs.epochs.max()
+    return f"{least} epochs" if least == most else f"{least} to {most} epochs"
+
+
+def _measured(costs: pd.DataFrame, complete: bool = True) -> list:
+    if costs.empty:
+        return []
+    return list((costs[costs.status == "done"] if complete else costs).itertuples())
+
+
+def _deployed(line) -> tuple[float, float, float]:
+    """Median and quartiles of an inference batch: folded, or for a layer that cannot be folded as it is."""
+    folded = (line.folded_seconds, line.folded_seconds_low, line.folded_seconds_high)
+    return (line.infer_seconds, line.infer_seconds_low, line.infer_seconds_high) if pd.isna(folded[0]) else folded
+
+
+def _machine(line) -> str:
+    threads = "" if line.device == "cuda" else f", {line.threads} thread{'s' if line.threads > 1 else ''}"
+    return f"{line.machine}{threads}, batch {line.batch_size}"
+
+
+def _shape(line) -> str:
+    return f"{line.image_size}x{line.image_size} images"
+
+
+def _radar_setting(runs: pd.DataFrame, costs: pd.DataFrame) -> str:
+    parts = []
+    if not runs.empty:
+        parts.append(f"{runs.dataset.iloc[0]} {' '.join(dict.fromkeys(runs['size']))}")
+    if not costs.empty:
+        line = next(costs.itertuples())
+        parts.append(f"cost at {_shape(line)} {' '.join(dict.fromkeys(costs['size']))}, {_machine(line)}")
+    return "; ".join(parts) or "nothing"
+
+
+def _scores(table: pd.DataFrame, column: str, logarithmic: bool) -> dict[str, float]:
+    """Scores 1 to 5 per layer; low numbers are good where ``logarithmic``."""
+    if table.empty:
+        return {}
+    table = table[table[column].notna()]
+    sizes = table.groupby("size").layer.nunique()
+    common = sizes[sizes == table.layer.nunique()].index
+    table = table[table["size"].isin(common)] if len(common) else table
+    values = np.log(table[column].astype(float)) if logarithmic else table[column].astype(float)
+    means = values.groupby(table.layer).mean()
+    place = (means - means.min()) / (means.max() - means.min()) if means.max() > means.min() else means * 0 + 1
+    if logarithmic and means.max() > means.min():
+        place = 1 - place
+    return (1 + 4 * place).to_dict()
+
+
+def _unit(table: pd.DataFrame, measure: str) -> str:
+    unit = table[table.measure == measure].unit.iloc[0]
+    return {"%": " (%)", "s": " (s)", "images/s": " (images/s)", "bytes": " (MB)", "score": ""}[unit]
+
+
+def _text(row: pd.Series) -> str:
+    form = {"%": "{:.1f}", "s": "{:.3g}", "images/s": "{:.0f}", "bytes": "{:.1f}", "score": "{:.1f}"}[row.unit]
+    scale = 1e-6 if row.unit == "bytes" else 1.0
+    text = form.format(scale * row.value)
+    if row.unit == "%" and row.n > 1:
+        return f"{text} ± {form.format(row.high - row.value)}"
+    return text if pd.isna(row.low) else f"{text} [{form.format(row.low)}, {form.format(row.high)}]"
