@@ -5,18 +5,21 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 # One torch thread in each of a few processes is faster than several threads in one.
 PYTEST_ARGS ?= -n auto --maxprocesses 4
+# Executes every notebook and compares the cells marked NBVAL_CHECK_OUTPUT with what is committed.
+NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -n auto --maxprocesses 4 --dist loadscope
 ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lipref-setup
 
-.PHONY: help setup test reproduce clean
+.PHONY: help setup test reproduce figures clean
 
 help:
 	@echo "make setup       create $(VENV) and install lipref into it (about 6 GB, once)"
-	@echo "make reproduce   train, certify and compare the layers; options: make reproduce ARGS=\"--help\""
-	@echo "make test        lint, format check and all tests"
+	@echo "make reproduce   train, certify, measure and draw the comparison; options: make reproduce ARGS=\"--help\""
+	@echo "make figures     draw figures/ again from the committed results"
+	@echo "make test        lint, format check, all tests, and the notebooks"
 	@echo "make clean       remove caches; keeps $(VENV), data sets and runs"
 
 setup: $(STAMP)
@@ -28,10 +31,10 @@ endif
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@if command -v uv >/dev/null 2>&1; then \
-	    uv pip install --python $(BIN)/python $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'; \
+	    uv pip install --python $(BIN)/python $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev,notebooks]'; \
 	else \
 	    $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip || exit 1; \
-	    $(BIN)/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'; \
+	    $(BIN)/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev,notebooks]'; \
 	fi
 	@$(BIN)/python -c "import torch, torchvision" || { echo "error: torch and torchvision in $(VENV) do not work together: remove $(VENV) (rm -rf $(VENV)) and run make setup again" >&2; exit 1; }
 	@echo "$(CURDIR)" > $(STAMP)
@@ -46,6 +49,10 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(NBVAL_ARGS) notebooks
+
+figures: setup
+	$(BIN)/lipref figures $(ARGS)
 
 reproduce: setup
 	$(BIN)/lipref reproduce $(ARGS)

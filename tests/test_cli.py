@@ -73,12 +73,57 @@ def test_train_refuses(monkeypatch, capsys, tmp_path, arguments, named):
         (["--seeds", "0,one"], ["one"]),
         (["--epochs", "0"], ["epochs=0"]),
         (["--jobs", "-1"], ["-1"]),
+        (["--epochs", "3", "--budget", "2h"], ["--epochs 3", "2h"]),
+        (["--budget", "2h"], ["digits", "2h"]),
+        (["--budget", "soon"], ["soon", "24h"]),
+        (["--cost-sizes", "XS,Q"], ["Q"]),
     ],
 )
 def test_reproduce_refuses(monkeypatch, capsys, tmp_path, arguments, named):
     line = refused(monkeypatch, capsys, "reproduce", *arguments, "--out", tmp_path / "out")
     assert all(str(name) in line for name in named), line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--layers", "nonsense"], ["nonsense", "soc"]),
+        (["--sizes", "Q"], ["Q", "XS"]),
+        (["--dataset", "mnist"], ["mnist", "digits"]),
+        (["--image-size", "12"], ["12", "power of two"]),
+        (["--batch-size", "0"], ["batch_size=0"]),
+        (["--repeats", "0"], ["repeats=0"]),
+        (["--device", "tpu"], ["tpu"]),
+    ],
+)
+def test_measure_refuses(monkeypatch, capsys, tmp_path, arguments, named):
+    line = refused(monkeypatch, capsys, "measure", *arguments, "--out", tmp_path / "out")
+    assert all(str(name) in line for name in named), line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--grid", "channels=32,64", "--grid", "chanels=1"], ["chanels", "channels"]),
+        (["--grid", "channels=many"], ["channels", "many", "int"]),
+        (["--grid", "channels"], ["channels"]),
+        (["--grid", "@nowhere.yaml"], ["nowhere.yaml"]),
+        (["--grid", "channels=1,2", "--workers", "0"], ["0"]),
+    ],
+)
+def test_batch_refuses(monkeypatch, capsys, tmp_path, arguments, named):
+    notebook = ROOT / "notebooks" / "table1_complexity.ipynb"
+    line = refused(monkeypatch, capsys, "batch", notebook, *arguments, "--out", tmp_path / "out")
+    assert all(str(name) in line for name in named), line
+    assert not (tmp_path / "out").exists()
+
+
+def test_figures_refuses_an_unknown_item(monkeypatch, capsys, tmp_path):
+    line = refused(monkeypatch, capsys, "figures", "--only", "figure99", "--out", tmp_path / "out")
+    assert "figure99" in line
+    assert "table2_accuracy" in line
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
@@ -110,8 +155,9 @@ def test_a_damaged_checkpoint_is_named_and_kept(monkeypatch, capsys, tmp_path):
 
 def test_help_and_layers():
     runner = CliRunner()
-    for arguments in (["--help"], ["train", "--help"], ["reproduce", "--help"]):
-        assert runner.invoke(cli.app, arguments).exit_code == 0
+    assert runner.invoke(cli.app, ["--help"]).exit_code == 0
+    for command in ("train", "measure", "reproduce", "figures", "batch", "layers"):
+        assert runner.invoke(cli.app, [command, "--help"]).exit_code == 0
     listed = runner.invoke(cli.app, ["layers"])
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(LAYERS)
 

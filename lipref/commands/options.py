@@ -1,0 +1,39 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lipref.data import DATASETS
+from lipref.errors import LiprefError
+from lipref.nets import SIZES
+from lipref.settings import SCHEDULES
+
+Dataset = Annotated[str | None, typer.Option(help=f"One of {', '.join(DATASETS)}.")]
+Sizes = Annotated[str | None, typer.Option(help=f"Comma-separated, of {', '.join(SIZES)}.")]
+Layers = Annotated[
+    str | None, typer.Option(help="Comma-separated names, or path/to/file.py:Class; all: every known one.")
+]  # fmt: skip
+BatchSize = Annotated[int | None, typer.Option(help="Images per step; default 64 on digits, else 256.")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate; else the paper's, else a small search.")]
+WeightDecay = Annotated[float | None, typer.Option(help="Weight decay; goes with --learning-rate.")]
+Schedule = Annotated[str, typer.Option(help=f"One of {', '.join(SCHEDULES)}.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Root = Annotated[Path | None, typer.Option("--data-root", help="Where data sets are kept; default data/datasets.")]
+LimitTrain = Annotated[int | None, typer.Option(help="Train on this many images, class-balanced.")]
+LimitTest = Annotated[int | None, typer.Option(help="Test on this many images, class-balanced.")]
+CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between two checkpoints.")]
+SearchEpochs = Annotated[int | None, typer.Option(help="Epochs per candidate of the learning-rate search.")]
+Repeats = Annotated[int, typer.Option(help="Timed steps and batches per measurement.")]
+
+
+def budget_of(epochs: int | None, budget: str | None, default: str) -> str:
+    """``--epochs`` and ``--budget`` are two ways to say one thing."""
+    if epochs is not None and budget is not None:
+        raise LiprefError(f"--epochs {epochs} and --budget {budget} say the same thing; give one of them")
+    if epochs is not None and epochs < 1:
+        raise LiprefError(f"epochs={epochs}: give a whole number, at least 1")
+    return f"{epochs} epochs" if epochs is not None else default if budget is None else budget

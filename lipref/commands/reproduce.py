@@ -1,0 +1,101 @@
+"""``lipref reproduce``: the whole comparison, from training to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lipref import data, display, measurements, plans, report, runs
+from lipref.commands import options as o
+from lipref.commands.running import do_measurements, do_notebooks, do_runs, raise_failures
+from lipref.errors import LiprefError
+from lipref.extras import require
+from lipref.notebooks import read_map
+
+
+def reproduce(
+    profile: Annotated[
+        str, typer.Option(help=f"Defaults for what is not given: {', '.join(plans.PROFILES)}.")
+    ] = "smoke",
+    dataset: o.Dataset = None,
+    sizes: o.Sizes = None,
+    layers: o.Layers = "all",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    budget: Annotated[str | None, typer.Option(help="In place of epochs: the paper's 2h, 10h or 24h.")] = None,
+    seeds: Annotated[str, typer.Option(help="Comma-separated whole numbers.")] = "0",
+    batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None,
+    weight_decay: o.WeightDecay = None,
+    schedule: o.Schedule = "onecycle",
+    limit_train: o.LimitTrain = None,
+    limit_test: o.LimitTest = None,
+    device: o.Device = "cpu",
+    jobs: Annotated[int, typer.Option(help="Processes; 0: one per core on the CPU, 1 elsewhere.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of runs, tables, figures and the report; default "
+                                                  "data/runs/NAME.")] = None,
+    data_root: o.Root = None,
+    search_epochs: o.SearchEpochs = None,
+    checkpoint_seconds: o.CheckpointSeconds = 120.0,
+    cost_sizes: Annotated[str | None, typer.Option(help="Sizes to measure time and memory of; default XS,S on "
+                                                        "digits, else --sizes.")] = None,
+    measure: Annotated[bool, typer.Option(help="Measure time and memory.")] = True,
+    figures: Annotated[bool, typer.Option(help="Execute the notebooks; write figures, tables and report.html.")] = True,
+) -> None:  # fmt: skip
+    """Train, certify and measure all layers, what is missing of it, and draw the comparison: report.html in --out."""
+    if profile not in plans.PROFILES:
+        raise LiprefError(f"unknown profile {profile!r}; known: {', '.join(plans.PROFILES)}")
+    if figures:
+        for package in ("papermill", "seaborn", "nbconvert", "yaml"):
+            require(package)
+    defaults = plans.PROFILES[profile]
+    dataset = defaults["dataset"] if dataset is None else dataset
+    usual = dataset == defaults["dataset"]
+    plan = plans.make_plan(
+        dataset=dataset, sizes=plans.split_names(defaults["sizes"] if sizes is None else sizes, "--sizes"),
+        layers=plans.layer_names(layers), seeds=plans.whole_numbers(seeds, "--seeds"),
+        budget=o.budget_of(epochs, budget, defaults["budget"]), batch_size=batch_size, learning_rate=learning_rate,
+        weight_decay=weight_decay, schedule=schedule, device=device, jobs=jobs, out=out, data_root=data_root,
+        limit_train=limit_train, limit_test=limit_test,
+        search_epochs=defaults["search_epochs"] if search_epochs is None else search_epochs,
+        checkpoint_seconds=checkpoint_seconds,
+    )  # fmt: skip
+    if cost_sizes is None:
+        cost_sizes = defaults["cost_sizes"] if usual and sizes is None else ",".join(plan.sizes)
+    cost_plan = measurements.CostPlan(
+        sizes=plans.check_sizes(plans.split_names(cost_sizes, "--cost-sizes")), layers=plan.layers,
+        shape=data.shape(dataset, data_root), batch_size=plan.settings.batch_size, out=plan.out, device=device,
+    )  # fmt: skip
+    records, failures = do_runs(plan)
+    if not records:
+        raise_failures(failures, len(plan.tasks()), "comparisons")
+    records = runs.beside(records, plan.out)
+    paths = report.write(records, plan.out, f"1-Lipschitz layers on {records[0]['config']['dataset']}")
+    display.print_table(display.console(), report.brief(records))
+    display.say(f"Percent of the test images. With intervals and provenance: {', '.join(map(str, paths))}")
+    if measure:
+        measured, missed = do_measurements(cost_plan)
+        failures += missed
+        if measured:
+            paths = report.write_costs(measurements.beside(measured, plan.out), plan.out)
+            display.say(f"Time and memory: {', '.join(map(str, paths))}")
+    if figures:
+        failures += _draw(plan, cost_sizes, budget=o.budget_of(epochs, budget, defaults["budget"]))
+    raise_failures(failures, len(plan.tasks()), "parts")
+
+
+def _draw(plan: plans.Plan, cost_sizes: str, budget: str) -> list[str]:
+    """Execute the notebooks on the records in ``plan.out``; returns a line for each that failed."""
+    items = read_map()
+    if not (plan.out / "costs.json").exists():
+        skipped = [item.name for item in items if any(path.endswith("costs.json") for path in item.inputs)]
+        display.say(f"without measurements there is no {', '.join(skipped)}")
+        items = [item for item in items if item.name not in skipped]
+    given = {
+        "dataset": plan.dataset, "layers": ",".join(plan.layers), "device": plan.device,
+        "sizes": ",".join(plan.sizes), "cost_sizes": cost_sizes, "budget": budget,
+        "seeds": ",".join(map(str, plan.seeds)), "batch_size": plan.settings.batch_size,
+        "records": str(plan.out.resolve()),
+    }  # fmt: skip
+    return do_notebooks(items, plan.out, given, f"1-Lipschitz layers on {plans.short_name(plan.dataset)}")

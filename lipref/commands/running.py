@@ -1,0 +1,142 @@
+"""Runs, measurements and notebooks under a progress display."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import typer
+
+from lipref import display, measurements, sweeps
+from lipref.errors import LiprefError
+from lipref.notebooks import Item, draw, execute_all, take_over, write_report
+from lipref.plans import Plan
+from lipref.runs import make_folder
+
+WORKERS = 2  # kernels at a time: each is a process of its own, with its own copy of torch
+
+
+def do_runs(plan: Plan) -> tuple[list[dict], list[str]]:
+    """Do what is missing of the plan. Returns the records, and a line for each comparison that failed."""
+    make_folder(plan.out)
+    records, failures = [], []
+    try:
+        with display.Display(display.console(), plan.tasks()) as shown:
+            for (size, layer), result in sweeps.run(plan, shown.listen):
+                if isinstance(result, LiprefError):
+                    failures.append(f"{layer} {size}: {result}")
+                    continue
+                records += result
+                for record in result:
+                    shown.finished(record)
+    except KeyboardInterrupt:
+        raise stopped() from None
+    return records, failures
+
+
+def do_measurements(plan: measurements.CostPlan) -> tuple[list[dict], list[str]]:
+    """Measure what is missing. Returns the records, and a line for each measurement that failed."""
+    make_folder(plan.out)
+    try:
+        with display.Count(display.console(), "measuring") as shown:
+            return measurements.run(
+                plan, lambda done, total, size, layer: shown.update(done, total, f"{layer} {size}")
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise stopped() from None
+
+
+def stopped() -> typer.Exit:
+    """What Ctrl-C ends in."""
+    print("stopped; the same command goes on where it stopped", file=sys.stderr)
+    return typer.Exit(130)
+
+
+def raise_failures(failures: Sequence[str], total: int, what: str) -> None:
+    """One error for everything that failed, after everything else was done."""
+    if len(failures) == 1:
+        raise LiprefError(failures[0])
+    if failures:
+        raise LiprefError(f"{len(failures)} of {total} {what} failed: {'; '.join(failures)}")
+
+
+def do_figures(items: Sequence[Item], out: Path, in_place: bool) -> list[str]:
+    """Draw the items with their defaults into ``out``; if ``in_place`` their notebooks get the new outputs.
+
+    Returns a line for each that failed.
+    """
+    failures = []
+    if not in_place:
+        try:
+            with display.Count(display.console(), "drawing") as shown:
+                for done, item in enumerate(items):
+                    shown.update(done, len(items), item.item)
+                    try:
+                        draw(item, out)
+                    except LiprefError as error:
+                        failures.append(str(error))
+        except KeyboardInterrupt:
+            raise stopped() from None
+        return failures
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [(item, Path(folder) / item.notebook.name, {}) for item in items]
+        executed, failures = _execute(jobs, make_folder(out))
+        for item in items:
+            if item.name in executed:
+                take_over(executed[item.name], item.notebook)
+    return failures
+
+
+def do_notebooks(items: Sequence[Item], out: Path, given: Mapping[str, object], title: str) -> list[str]:
+    """Execute the notebooks into ``out``: ``figures/``, ``notebooks/`` and ``report.html``.
+
+    ``given`` are the values for those parameters that a notebook takes, if it draws from records; of the others it gets
+    the layers alone. Returns a line for each that failed.
+    """
+    figures, notebooks = make_folder(out / "figures"), make_folder(out / "notebooks")
+    jobs = []
+    for item in items:
+        names = [name for name in given if name in item.parameters]
+        if "records" not in names:
+            names = [name for name in names if name == "layers"]
+        values = {name: given[name] for name in names}
+        if "cost_sizes" in given and "cost_sizes" not in names and not _draws_runs(item):
+            values |= {"sizes": given["cost_sizes"]} if "sizes" in names else {}
+        jobs.append((item, notebooks / item.notebook.name, values))
+    executed, failures = _execute(jobs, figures)
+    if executed:
+        ordered = [(item, executed[item.name]) for item in items if item.name in executed]
+        path = write_report(out / "report.html", title, _lead(failures), ordered)
+        display.say(f"Figures: {figures}; report: {path}")
+    return failures
+
+
+def _draws_runs(item: Item) -> bool:
+    return any(path.endswith("records.json") for path in item.inputs)
+
+
+def _execute(jobs: Sequence[tuple[Item, Path, Mapping[str, object]]], out: Path) -> tuple[dict[str, Path], list[str]]:
+    """Executed notebooks by the names of their items, and a line for each that failed."""
+    executed, failures = {}, []
+    try:
+        with display.Count(display.console(), "drawing") as shown:
+            shown.update(0, len(jobs), "")
+            for item, result in execute_all(jobs, out=out, workers=WORKERS):
+                if isinstance(result, LiprefError):
+                    failures.append(f"{item.name}: {result}")
+                else:
+                    executed[item.name] = result
+                shown.update(len(executed) + len(failures), len(jobs), item.item)
+    except KeyboardInterrupt:
+        raise stopped() from None
+    return executed, failures
+
+
+def _lead(failures: Sequence[str]) -> str:
+    text = (
+        "The tables and figures of *1-Lipschitz Layers Compared* (Prach, Brau, Buttazzo, Lampert, CVPR 2024), "
+        "our values beside the published ones."
+    )
+    return text + "".join(f"\n\n**Missing:** {failure}" for failure in failures)

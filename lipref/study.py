@@ -1,0 +1,245 @@
+"""What a notebook asks the library for: the records that it draws from, computed where they are missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from lipref import artifacts, cost, data, measurements, plans, report, sweeps
+from lipref.errors import LiprefError
+from lipref.layers import resolve
+from lipref.paths import RESULTS, ROOT, RUNS
+from lipref.runs import make_folder, row
+
+
+class Study:
+    """A comparison as the parameters of a notebook name it.
+
+    The records come from the folder ``records``, if one is given, and then all that it holds is shown. Otherwise from
+    the committed ones in ``data/results`` that fit; what those lack is computed below ``data/runs`` (training,
+    certification, measurement), which the next call finds there. Times and memory are compared within one machine
+    only: where a committed measurement is missing, all are made here.
+
+    Args:
+        dataset: one of ``lipref.data.DATASETS``.
+        sizes, layers, seeds: names or numbers separated by commas; ``all`` layers are the registered ones.
+        budget: ``"20 epochs"``, or the paper's ``"2h"``, ``"10h"``, ``"24h"``.
+        batch_size: 0 for the usual one, 64 on digits and 256 elsewhere.
+        device: ``"cpu"`` or ``"cuda"``.
+        records: a folder with ``records.json`` and ``costs.json``, as ``lipref reproduce`` and ``lipref measure``
+            write them; relative to here or to the repository.
+        out: the folder for files of tables and figures; empty writes none.
+        say: called with a line of text as things are computed.
+
+    Raises:
+        LiprefError: a value of the wrong type, an unknown name, a folder without records.
+    """
+
+    def __init__(
+        self, *, dataset: str = "digits", sizes: str = "XS", layers: str = "all", budget: str = "20 epochs",
+        seeds: str = "0", batch_size: int = 0, device: str = "cpu", records: str = "", out: str = "",
+        say: Callable[[str], None] = print,
+    ) -> None:  # fmt: skip
+        given = {"dataset": dataset, "sizes": sizes, "layers": layers, "device": device, "records": records, "out": out}
+        for name, value in given.items():
+            if not isinstance(value, str):
+                raise LiprefError(f"{name}={value!r}: give text, not {type(value).__name__}")
+        self.dataset, self.device, self.out, self.say = dataset, device, out, say
+        self.sizes = plans.check_sizes(plans.split_names(sizes, "sizes"))
+        self.layers = plans.check_layers(plans.layer_names(layers))
+        self.labels = {resolve(name).label: name for name in self.layers}
+        self.budget = str(budget)
+        self.epochs, _ = plans.parse_budget(self.budget)
+        self.seeds = plans.whole_numbers(str(seeds), "seeds")
+        batch = plans.whole_numbers(str(batch_size), "batch_size")
+        if len(batch) != 1 or batch[0] < 0:
+            raise LiprefError(f"batch_size={batch_size!r}: give one whole number, 0 for the usual one")
+        self.batch_size = batch[0] or plans.usual_batch(dataset)
+        plans.check_device(device)
+        self.records = _folder(records) if records else None
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The table of runs (`lipref.runs.row`)."""
+        return _ordered(pd.DataFrame([row(record) for record in self._run_records]))
+
+    @cached_property
+    def _run_records(self) -> list[dict]:
+        if self.records is not None:
+            return read(self.records / "records.json")
+        kept, missing = [], []
+        for label, name in self.labels.items():
+            found = self._committed_runs(label) if resolve(name).builtin else []
+            kept += found
+            if not found:
+                missing.append(name)
+        return [*kept, *self._train(missing)]
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """CRA against the radius: ``layer, size, seed, radius`` (l2, pixels in [0, 1]) and ``share``.
+
+        A record without the fine curve gives the points of its table.
+        """
+        lines = []
+        for record in self._run_records:
+            if record["status"] != "done":
+                continue
+            config, certificate = record["config"], record["certificate"]
+            place = {"layer": config["layer"], "size": config["size"], "seed": config["settings"]["seed"]}
+            if "curve" in certificate:
+                step, total = float(Fraction(certificate["curve"]["step"])), certificate["accuracy"]["total"]
+                points = [(step * k, count / total) for k, count in enumerate(certificate["curve"]["counts"])]
+            else:
+                points = [(0.0, certificate["accuracy"]["value"])]
+                points += [(float(Fraction(name)), share["value"]) for name, share in certificate["cra"].items()]
+            lines += [place | {"radius": radius, "share": share} for radius, share in points]
+        return _ordered(pd.DataFrame(lines))
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """The table of measurements (`lipref.cost.row`)."""
+        if self.records is not None:
+            return _ordered(pd.DataFrame([cost.row(record) for record in read(self.records / "costs.json")]))
+        return _ordered(pd.DataFrame([cost.row(record) for record in self._committed_costs() or self._measure()]))
+
+    @cached_property
+    def name(self) -> str:
+        """The data set's short name, for titles."""
+        if self.records is not None and not self.runs.empty:
+            return str(self.runs.dataset.iloc[0])
+        return plans.short_name(self.dataset)
+
+    @cached_property
+    def train_images(self) -> int:
+        """Training images in one epoch."""
+        if self.records is not None and not self.runs.empty:
+            return int(self.runs.train_images.iloc[0])
+        return data.shape(self.dataset).train_images
+
+    def save(
+        self, name: str, *, table: pd.DataFrame | None = None, people: pd.DataFrame | None = None, notes: str = "",
+        figure=None,
+    ) -> None:  # fmt: skip
+        """Write the files of a table or figure into ``out`` (`lipref.artifacts.save`)."""
+        artifacts.save(self.out, name, table=table, people=people, notes=notes, figure=figure)
+
+    def _committed_runs(self, label: str) -> list[dict]:
+        """The committed runs of ``label`` at all sizes and with all seeds, or none unless all are there."""
+        wanted = {(size, seed) for size in self.sizes for seed in self.seeds}
+        for folder in sorted(RESULTS.glob("*/records.json")):
+            found = [record for record in read(folder) if self._fits(record, label)]
+            if wanted <= {(r["config"]["size"], r["config"]["settings"]["seed"]) for r in found}:
+                return found
+        return []
+
+    def _fits(self, record: dict, label: str) -> bool:
+        config, settings = record["config"], record["config"]["settings"]
+        return (
+            config["dataset"] == self.dataset  # never an image folder: its pictures are not known by its name
+            and (config["layer"], config["layer_sha256"], config["validation"]) == (label, None, 0)
+            and config["train_images"] == data.shape(self.dataset).train_images
+            and config["size"] in self.sizes
+            and config["device"] == self.device.split(":")[0]
+            and settings["seed"] in self.seeds
+            and (settings["epochs"], settings["batch_size"]) == (self.epochs, self.batch_size)
+            and settings["schedule"] == "onecycle"
+        )
+
+    def _train(self, names: list[str]) -> list[dict]:
+        if not names:
+            return []
+        self.say(f"not in data/results: {', '.join(names)}; training what is missing in data/runs")
+        smoke = plans.PROFILES["smoke"]
+        same = self.dataset == smoke["dataset"] and self.epochs == plans.parse_budget(smoke["budget"])[0]
+        plan = plans.make_plan(
+            dataset=self.dataset, sizes=self.sizes, layers=names, seeds=self.seeds, budget=self.budget,
+            batch_size=self.batch_size, device=self.device, search_epochs=smoke["search_epochs"] if same else None,
+        )  # fmt: skip
+        make_folder(plan.out)
+        records, failures = [], []
+        # Plain text, seldom: a notebook keeps whatever is printed.
+        with tqdm(total=len(plan.tasks()), desc="training", unit="task", mininterval=10, file=sys.stdout) as bar:
+            shares: dict[tuple[str, str], float] = {}
+
+            def listen(step: sweeps.Step) -> None:
+                shares[step.task] = step.share
+                bar.update(sum(shares.values()) - bar.n)
+
+            for (size, layer), result in sweeps.run(plan, listen):
+                if isinstance(result, LiprefError):
+                    failures.append(f"{layer} {size}: {result}")
+                else:
+                    records += result
+        if failures:
+            raise LiprefError("; ".join(failures))
+        return records
+
+    def _committed_costs(self) -> list[dict]:
+        """Committed measurements of all layers and sizes, made on one machine; none unless all are there."""
+        shape = data.shape(self.dataset)
+        wanted = {(size, label) for size in self.sizes for label in self.labels}
+        if not all(resolve(name).builtin for name in self.layers):
+            return []
+        for path in sorted(RESULTS.glob("*/costs.json")):
+            found = [record for record in read(path) if self._cost_fits(record["config"], shape)]
+            if wanted <= {(record["config"]["size"], record["config"]["layer"]) for record in found}:
+                return found
+        return []
+
+    def _cost_fits(self, config: dict, shape: data.Shape) -> bool:
+        return (
+            (config["image_size"], config["channels"], config["num_classes"])
+            == (shape.image_size, shape.channels, shape.num_classes)
+            and config["batch_size"] == self.batch_size
+            and config["device"] == self.device.split(":")[0]
+            and config["size"] in self.sizes
+            and config["layer"] in self.labels
+        )
+
+    def _measure(self) -> list[dict]:
+        plan = measurements.CostPlan(
+            sizes=self.sizes, layers=self.layers, shape=data.shape(self.dataset), batch_size=self.batch_size,
+            out=make_folder(RUNS / plans.short_name(self.dataset)), device=self.device,
+        )  # fmt: skip
+        self.say("not in data/results: measuring what is missing in data/runs")
+        records, failures = measurements.run(plan, lambda *task: self.say("{0} of {1}: {3} {2}".format(*task)))
+        if failures:
+            raise LiprefError("; ".join(failures))
+        return records
+
+
+def read(path: Path) -> list[dict]:
+    """The records in a file that `lipref.report` wrote.
+
+    Raises:
+        LiprefError: it is missing or damaged.
+    """
+    remedy = "lipref reproduce --out FOLDER writes it"
+    try:
+        records = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise LiprefError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+    except ValueError as error:
+        raise LiprefError(f"{path} is damaged ({error}); delete it: {remedy}") from None
+    if not isinstance(records, list) or not all(isinstance(record, dict) and "config" in record for record in records):
+        raise LiprefError(f"{path} is no list of records; {remedy}")
+    return records
+
+
+def _folder(text: str) -> Path:
+    for place in (Path(text), ROOT / text):
+        if place.is_dir():
+            return place
+    raise LiprefError(f"records={text!r}: no such folder here or in the repository; lipref reproduce --out makes one")
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    return table.sort_values(["size", "layer"], key=report.order, kind="stable").reset_index(drop=True)

@@ -1,0 +1,171 @@
+"""The report: one file, whole in itself."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from matplotlib.figure import Figure
+
+from lipref.errors import LiprefError
+from lipref.notebooks import Item
+from lipref.notebooks.formulas import formula
+from lipref.notebooks.html import write_report
+
+
+def png():
+    data = io.BytesIO()
+    figure = Figure(figsize=(6, 3), dpi=150)
+    axes = figure.subplots()
+    axes.bar(["AOL", "BCOP", "CPL"], [1, 3, 2])
+    axes.set_ylabel("s per epoch")
+    figure.savefig(data, format="png")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+TABLE = (
+    '<table border="1" class="dataframe"><thead><tr style="text-align: right;"><th></th>'
+    + "".join(f"<th>CRA {radius}/255</th>" for radius in (0, 36, 72, 108, 255))
+    + "</tr></thead><tbody>"
+    + "".join(f"<tr><th>{name}</th>" + "<td>61.2 ± 0.3</td>" * 5 + "</tr>" for name in ("AOL", "BCOP", "Cayley"))
+    + "</tbody></table>"
+)
+
+
+def shown(**data):
+    return nbformat.v4.new_output("display_data", data={key.replace("_", "/", 1): value for key, value in data.items()})
+
+
+def make(folder, name="figure2_time", *outputs, text="", executed=True):
+    """An item, and an executed notebook of it with these outputs."""
+    folder.mkdir(exist_ok=True)
+    secret = nbformat.v4.new_code_cell("secret = 1", execution_count=1 if executed else None)
+    cells = [
+        nbformat.v4.new_markdown_cell(f"# Twice\n\n{text}"),
+        secret,
+        nbformat.v4.new_code_cell("show()", execution_count=2, outputs=list(outputs)),
+    ]
+    parameters = {"sizes": "XS,S", "lr": 0.001, "out": "files"}
+    node = nbformat.v4.new_notebook(cells=cells, metadata={"papermill": {"parameters": parameters}})
+    path = folder / f"{name}.ipynb"
+    nbformat.write(node, path)
+    (folder / "files").mkdir(exist_ok=True)
+    (folder / "files" / f"{name}.csv").write_text("a\n1\n")
+    item = Item(
+        name,
+        "Figure 2",
+        "Training time <per epoch>",
+        "What a step costs",
+        ("sizes",),
+        (),
+        (f"{name}.csv",),
+        "2 min",
+        "ok",
+        folder,
+    )
+    return item, path
+
+
+VOID = {"img", "br", "meta", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """The identifiers, links and images of a page, and its tags that are open when they should not be."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.images, self.open = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs["href"]] if tag == "a" and "href" in attrs else []
+        self.images += [attrs] if tag == "img" else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        assert tag in VOID
+
+
+def test_a_report_is_whole(tmp_path):
+    text = "## Setting\n\nBound $\\|W\\|_2 \\leq 1$ and [its file](files/a_time.csv), [paper](https://arxiv.org).\n\n$$x^2$$"
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle r="4"/></svg>'
+    outputs = [
+        shown(image_png=png(), text_plain="<Figure>"),
+        shown(**{"image_svg+xml": svg}),
+        shown(text_html=TABLE),
+        shown(text_latex="$\\displaystyle b c^{2}$", text_plain="b*c**2"),
+        shown(application_javascript="alert(1)", text_plain="plain"),
+    ]
+    outputs.append(nbformat.v4.new_output("stream", name="stdout", text="a < b\n"))
+    executed = [make(tmp_path / "done", name, *outputs, text=text) for name in ("a_time", "b_time")]
+    path = write_report(tmp_path / "report" / "index.html", "The <paper>", "Seven *layers*.", executed)
+    written = path.read_text()
+    page = Page(written)
+    assert not page.open
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} == {"a_time", "b_time"} <= set(page.ids)
+    for link in page.links:
+        assert link.startswith(("#", "https:")) or (path.parent / link).is_file()
+    assert [image["alt"] for image in page.images[:2]] == [
+        "Figure 2: Training time <per epoch>",
+        "Figure 2: Training time <per epoch> (2)",
+    ]
+    assert all(image["src"].startswith("data:image/") and len(image["src"]) > 50 for image in page.images)
+    assert len(page.images) == 4
+    for there in ("The &lt;paper&gt;", "<em>layers</em>", "XS,S", "a &lt; b", "CRA 36/255", 'aria-label="b c^{2}"'):
+        assert there in written
+    for absent in ("secret", "show()", "alert(1)", "Twice", "$$", "<script"):
+        assert absent not in written
+    assert write_report(path, "The <paper>", "Seven *layers*.", executed).read_text() == written
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        '<img src="https://example.org/x.png">',
+        '<img src="">',
+        "<img src=x.png>",
+        "<script>1</script>",
+        '<link rel="stylesheet" href="//example.org/x.css">',
+        "<style>@import 'x.css';</style>",
+        "<p style=\"background: url('https://example.org/x.png')\">x</p>",
+        '<p onclick="x()">x</p>',
+    ],
+)
+def test_what_needs_the_network_or_a_script_is_refused(tmp_path, output):
+    executed = [make(tmp_path, "n", shown(text_html=output))]
+    with pytest.raises(LiprefError, match=r"n\.ipynb: .* no network"):
+        write_report(tmp_path / "report.html", "t", "", executed)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_what_is_not_a_result_is_refused(tmp_path):
+    with pytest.raises(LiprefError, match="not executed"):
+        write_report(tmp_path / "r.html", "t", "", [make(tmp_path, "n", executed=False)])
+    with pytest.raises(LiprefError, match=r"nowhere\.md"):
+        write_report(tmp_path / "r.html", "t", "", [make(tmp_path, "n", text="[x](nowhere.md)")])
+    executed = [make(tmp_path, "n")]
+    (tmp_path / "files" / "n.csv").unlink()
+    with pytest.raises(LiprefError, match=r"n\.csv.*missing"):
+        write_report(tmp_path / "r.html", "t", "", executed)
+    with pytest.raises(LiprefError, match="at least one"):
+        write_report(tmp_path / "r.html", "t", "", [])
+
+
+def test_formulas_are_drawn_or_shown_as_source():
+    drawn = formula("\\frac{36}{255} c^2")
+    assert re.search(r'<path d="M[-\d. MLQCZe]+" fill="currentColor">', drawn)
+    assert drawn == formula("\\frac{36}{255} c^2")
+    assert formula("\\begin{matrix}1 & 2\\end{matrix}", block=True) == (
+        '<span class="formula"><code>\\begin{matrix}1 &amp; 2\\end{matrix}</code></span>'
+    )

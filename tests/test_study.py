@@ -1,0 +1,128 @@
+"""What a notebook gets from the library: committed records where they fit, computed ones where not."""
+
+import json
+import shutil
+
+import pytest
+from tiny_runs import EXAMPLE
+
+from lipref import measurements, study, sweeps
+from lipref.errors import LiprefError
+from lipref.layers import LAYERS
+from lipref.paths import RESULTS
+from lipref.study import Study
+
+DIGITS = RESULTS / "digits-xs"
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("something was computed")
+
+    monkeypatch.setattr(sweeps, "run", never)
+    monkeypatch.setattr(measurements, "run", never)
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """The plans that a study would carry out, answered with the committed records under the layers' names."""
+    seen = []
+
+    def run(plan, _):
+        seen.append(plan)
+        record = json.loads((DIGITS / "records.json").read_text())[0]
+        for size, layer in plan.tasks():
+            yield (size, layer), [record | {"config": record["config"] | {"layer": layer.split(":")[-1], "size": size}}]
+
+    def measure(plan, _):
+        seen.append(plan)
+        record = json.loads((DIGITS / "costs.json").read_text())[0]
+        return [
+            record | {"config": record["config"] | {"layer": layer.split(":")[-1], "size": size}}
+            for size, layer in plan.tasks()
+        ], []
+
+    monkeypatch.setattr(sweeps, "run", run)
+    monkeypatch.setattr(measurements, "run", measure)
+    monkeypatch.setattr(study, "RUNS", tmp_path)
+    return seen
+
+
+def test_the_defaults_need_nothing_computed(nothing_runs):
+    ours = Study()
+    assert ours.runs.layer.tolist() == list(LAYERS)
+    assert set(ours.runs["size"]) == {"XS"}
+    costs = Study(sizes="XS,S").costs
+    assert len(costs) == 2 * len(LAYERS)
+    assert (ours.name, ours.train_images) == ("digits", 1437)
+
+
+def test_a_part_of_it_needs_nothing_computed(nothing_runs):
+    ours = Study(layers="soc,aol", sizes="S")
+    assert Study(layers="soc,aol").runs.layer.tolist() == ["aol", "soc"]
+    assert ours.costs.layer.tolist() == ["aol", "soc"]
+
+
+def test_only_what_is_missing_is_trained(asked):
+    ours = Study(layers=f"all,{EXAMPLE}", say=lambda text: None)
+    assert ours.runs.layer.tolist() == [*LAYERS, "MyConv"]
+    (plan,) = asked
+    assert plan.layers == (EXAMPLE,)
+    assert plan.settings.epochs == 20
+    assert plan.search.epochs == 3  # as lipref reproduce
+
+
+@pytest.mark.parametrize(
+    "other", [{"budget": "5 epochs"}, {"seeds": "1"}, {"sizes": "S"}, {"batch_size": 32}, {"seeds": "0,1"}]
+)  # fmt: skip
+def test_other_settings_are_other_runs(asked, other):
+    assert Study(layers="aol", say=lambda text: None, **other).runs.layer.tolist() == ["aol"]
+    assert asked[0].layers == ("aol",)
+
+
+def test_times_are_compared_on_one_machine_only(asked):
+    """One measurement that is missing means that all are made here."""
+    costs = Study(layers=f"all,{EXAMPLE}", say=lambda text: None).costs
+    assert set(costs.layer) == {*LAYERS, "MyConv"}
+    assert asked[0].layers == (*LAYERS, EXAMPLE)
+
+
+def test_a_folder_of_records_is_shown_whole(nothing_runs, tmp_path):
+    shutil.copy(DIGITS / "records.json", tmp_path)
+    ours = Study(records=str(tmp_path), layers="aol")
+    assert len(ours.runs) == len(LAYERS)
+    with pytest.raises(LiprefError, match=r"costs\.json"):
+        _ = ours.costs
+    assert len(Study(records="data/results/digits-xs").costs) == len(Study(sizes="XS,S").costs)
+    (tmp_path / "records.json").write_text("[{")
+    with pytest.raises(LiprefError, match="damaged"):
+        _ = Study(records=str(tmp_path)).runs
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"sizes": "XXL"}, "XXL"),
+        ({"layers": "aol,nonsense"}, "nonsense"),
+        ({"layers": "aol,aol"}, "twice"),
+        ({"budget": "soon"}, "soon"),
+        ({"seeds": "one"}, "one"),
+        ({"batch_size": -1}, "-1"),
+        ({"batch_size": "many"}, "many"),
+        ({"device": "tpu"}, "tpu"),
+        ({"records": "nowhere"}, "nowhere"),
+        ({"dataset": 3}, "dataset=3"),
+        ({"sizes": ["XS"]}, "sizes="),
+    ],
+)
+def test_wrong_parameters_are_refused(given, named):
+    with pytest.raises(LiprefError, match=named):
+        Study(**given)
+
+
+def test_numbers_that_arrive_as_text_and_text_as_numbers():
+    ours = Study(seeds=0, batch_size="64", budget=20)
+    assert (ours.seeds, ours.batch_size, ours.epochs) == ((0,), 64, 20)
+    assert Study(batch_size=0).batch_size == 64
+    assert Study(dataset="cifar10", budget="2h").batch_size == 256
