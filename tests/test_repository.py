@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 
 import lipref
-from lipref import report, runs
+from lipref import cost, report, runs
 from lipref.paths import RESULTS, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -230,9 +230,7 @@ def test_the_readmes_table_is_the_committed_result():
     assert "\n".join(table) in shown
 
 
-@pytest.mark.parametrize("folder", sorted(path.parent.name for path in RESULTS.glob("*/records.json")))
-def test_committed_results_carry_their_provenance(folder):
-    records = json.loads((RESULTS / folder / "records.json").read_text())
+def _assert_provenance(records: list[dict]) -> None:
     assert records
     for record in records:
         environment = record["environment"]
@@ -241,5 +239,19 @@ def test_committed_results_carry_their_provenance(folder):
         assert environment["device"]
         assert environment["torch"]
         assert str(Path.home()) not in json.dumps(record)
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in RESULTS.glob("*/costs.json")))
+def test_committed_measurements_carry_their_provenance(folder):
+    records = json.loads((RESULTS / folder / "costs.json").read_text())
+    _assert_provenance(records)
+    table = pd.DataFrame([cost.row(record) for record in records]).sort_values(["size", "layer"], key=report.order)
+    assert table.to_csv(index=False) == (RESULTS / folder / "costs.csv").read_text()
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in RESULTS.glob("*/records.json")))
+def test_committed_results_carry_their_provenance(folder):
+    records = json.loads((RESULTS / folder / "records.json").read_text())
+    _assert_provenance(records)
     table = report.to_markdown(report.summary(pd.DataFrame([runs.row(record) for record in records])))
     assert table in (RESULTS / folder / "table.md").read_text()

@@ -57,6 +57,7 @@ class Kernels:
         manager = require("jupyter_client.manager")
         spec = require("jupyter_client.kernelspec").KernelSpec(**require("ipykernel.kernelspec").get_kernel_dict())
         spec.argv.insert(1, "-Xfrozen_modules=off")  # else the kernel's debugger prints a warning
+        spec.argv.append("--log-level=CRITICAL")  # being stopped while idle is no error; those of cells are outputs
         encrypted = require("zmq").has("curve")
         kernels = self
 
