@@ -68,10 +68,30 @@ class Proportion:
 
 
 @dataclass(frozen=True)
+class EvaluationError:
+    """``||computed logits - exact logits||_2 <= slope ||x||_2 + constant`` for every input x, itself rounded.
+
+    ``unbounded`` names the layers that bring no bound of their rounding; the numbers are None then.
+    """
+
+    slope: float | None
+    constant: float | None
+    unbounded: tuple[str, ...] = ()
+
+    def at(self, norms: torch.Tensor) -> torch.Tensor:
+        """The bound for inputs of these norms, any shape."""
+        if self.slope is None:
+            raise LiprefError(f"no bound of the rounding in {', '.join(self.unbounded)}")
+        return (self.slope * norms + self.constant) * (1 + 1e-9)
+
+
+@dataclass(frozen=True)
 class Certificate:
     """Clean accuracy and CRA at `RADII` on one set of images.
 
-    ``proved`` is false where the network has no bound and L = 1 was assumed.
+    ``proved`` is false where the network has no bound and L = 1 was assumed. ``radii`` ``(N,)`` are the certified l2
+    radii, at most 0 where nothing is certified; ``errors`` ``(N,)`` bound the rounding of the logits, in the l2 norm,
+    and have been taken off the margins (None: not bounded, not taken off).
     """
 
     accuracy: Proportion
@@ -79,6 +99,7 @@ class Certificate:
     lipschitz: float
     proved: bool
     radii: Tensor
+    errors: Tensor | None = None
 
     def as_dict(self) -> dict:
         return {
@@ -86,6 +107,7 @@ class Certificate:
             "cra": {radius_name(radius): share.as_dict() for radius, share in self.cra.items()},
             "lipschitz_bound": self.lipschitz if self.proved else None,
             "proved": self.proved,
+            "largest_evaluation_error": None if self.errors is None else float(self.errors.max()),
             "median_radius": float(self.radii.clamp_min(0).median()),
             "curve": {"step": f"{CURVE_STEP * 255}/255", "counts": self.curve()},
         }
@@ -98,16 +120,24 @@ class Certificate:
         return counts
 
 
-def certify(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], lipschitz: float | None) -> Certificate:
+def certify(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    lipschitz: float | None,
+    error: EvaluationError | None = None,
+) -> Certificate:
     """Certify ``model`` on ``batches`` of ``(images, labels)``, mean-subtracted images in units of [0, 1].
 
     The network is copied, converted to float64, and all its operators are prepared anew; an image counts at radius
-    eps where ``margin > sqrt(2) L eps``, strictly, so that ties and wrong predictions fail. Images are evaluated
+    eps where ``margin - sqrt(2) e > sqrt(2) L eps``, strictly, so that ties and wrong predictions fail; e bounds the
+    rounding of its logits. Images are evaluated
     where the model is, or on the CPU where its device has no float64.
 
     Args:
         lipschitz: a rigorous bound of the network's constant (`lipref.audit.network_bound`); None assumes 1 and marks
             the result not proved.
+        error: the bound of the float64 evaluation's rounding (`lipref.rounding.evaluation_error`); None takes
+            nothing off.
 
     Raises:
         LiprefError: no images, non-finite logits, or a bound that is not a positive finite number.
@@ -122,7 +152,7 @@ def certify(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], lipschit
     for module in model.modules():
         if isinstance(module, LipschitzConv2d):
             module._kept = None  # prepared anew, whatever the copy brought along
-    found = []
+    found, errors = [], []
     with torch.no_grad():
         for images, labels in batches:
             logits = model(images.to(device=device, dtype=torch.float64))
@@ -131,10 +161,15 @@ def certify(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], lipschit
                     "the network gives logits that are not finite; its weights are damaged or its training diverged"
                 )
             found.append(margins(logits, labels.to(device)).cpu())
+            if error is not None:
+                errors.append(error.at(images.to(torch.float64).flatten(1).norm(dim=1).cpu()))
     if not found:
         raise LiprefError("no images to certify")
     all_margins = torch.cat(found)
     constant = 1.0 if lipschitz is None else lipschitz
-    radii, total = certified_radii(all_margins, constant), len(all_margins)
+    rounding = torch.cat(errors) if errors else None
+    # The last factor covers the rounding of the few operations here.
+    kept = all_margins if rounding is None else all_margins - math.sqrt(2) * rounding * (1 + 1e-9)
+    radii, total = certified_radii(kept, constant) * (1 - 2.0**-50), len(all_margins)
     cra = {radius: Proportion(int((radii > float(radius)).sum()), total) for radius in RADII}
-    return Certificate(Proportion(int((all_margins > 0).sum()), total), cra, constant, lipschitz is not None, radii)
+    return Certificate(Proportion(int((all_margins > 0).sum()), total), cra, constant, lipschitz is not None, radii, rounding)

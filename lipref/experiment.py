@@ -14,9 +14,11 @@ from lipref import checkpoint
 from lipref.audit import network_bound
 from lipref.certify import certify
 from lipref.data import Batches, ImageData, pixels, validation_split
+from lipref.inputs import InputFormat
 from lipref.layers import LayerSpec
 from lipref.nets import convnet, count_parameters
 from lipref.provenance import environment, write_json
+from lipref.rounding import evaluation_error
 from lipref.runs import FORMAT, NotDone, RunConfig, make_folder, read_record
 from lipref.settings import Settings
 from lipref.training import Progress, train
@@ -103,11 +105,14 @@ def execute(
         started = time.perf_counter()
         audit = network_bound(model)
         held_out = pixels(data.test, data, device, torch.float64, CERTIFY_BATCH)
-        certificate = certify(model, held_out, audit.bound)
+        error = evaluation_error(model, audit)
+        certificate = certify(model, held_out, audit.bound, error if error.slope is not None else None)
         record["certificate"] = certificate.as_dict()
+        record["rounding_not_bounded"] = list(error.unbounded)
         record["layer_bounds"] = [[name, kind, list(size), bound] for name, kind, size, bound in audit.layers]
         record["certify_seconds"] = time.perf_counter() - started
-        checkpoint.save(folder / "weights.safetensors", model.state_dict(), {"config": config.as_dict()})
+        about = {"config": config.as_dict(), "input": InputFormat.of(data).as_dict()}
+        checkpoint.save(folder / "weights.safetensors", model.state_dict(), about)
     checkpoint.replace_file(folder / "metrics.csv", pd.DataFrame(outcome.history).to_csv(index=False).encode())
     write_json(folder / "record.json", record | {"environment": environment(device)})
     if outcome.status == "done":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lipref.errors import LiprefError
 from lipref.layers.complexity import Complexity
+from lipref.linalg.rounding import RoundingBound
 
 Operator = dict[str, Tensor]
 Size = tuple[int, int]
@@ -129,6 +130,14 @@ class LipschitzConv2d(nn.Module):
         It holds for the real-arithmetic map of the stored weights.
         """
         raise NotImplementedError(f"{type(self).__name__} brings no bound")
+
+    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+        """How far `transform` with ``operator``, computed with unit roundoff ``unit``, is from the same in real numbers.
+
+        A rigorous bound, on images of ``size``, under the assumption that every inner product is summed in some order,
+        with or without fused multiply-adds.
+        """
+        raise NotImplementedError(f"{type(self).__name__} brings no bound of its rounding")
 
     @staticmethod
     def complexity() -> Complexity:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.linalg.norms import norm_bound
 from lipref.linalg.padding import conv2d_same
+from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_norm, conv_rounding, gamma, spread_bias
 from lipref.linalg.spectrum import apply_symbol, kernel_symbol
 
 
@@ -55,3 +58,23 @@ class FrequencyConv2d(LipschitzConv2d):
         matrices = operator["weight"][:, :, 0, 0] if "weight" in operator else operator["symbol"]
         # At most 1 in real arithmetic; the executed matrices' own norm covers the rounding of their preparation.
         return max(1.0, norm_bound(matrices))
+
+    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+        bias = operator.get("bias")
+        if "weight" in operator:
+            return conv_rounding(operator["weight"], bias, size, unit)
+        height, width = (side + 2 * self.margin for side in size)
+        symbol, waves = operator["symbol"], 32 * unit  # the error of one entry of the transforms' matrices
+        # Five products, one after the other: the transforms along width and height, the symbol, and back. The norm of
+        # a transform's absolute values is the root of its side times its own norm; a complex inner product is two real
+        # ones of twice the length, which costs sqrt(2); half a spectrum stands for the whole, which costs sqrt(2) more.
+        along_width = math.sqrt(2 * width) * (gamma(2 * width + 8, unit) + waves)
+        along_height = math.sqrt(2 * height) * (gamma(2 * height + 6, unit) + waves)
+        channels = math.sqrt(2) * gamma(2 * symbol.shape[-1] + 6, unit)
+        relative = (1 + along_width) ** 2 * (1 + along_height) ** 2 * (1 + channels) - 1
+        slope = math.sqrt(2) * absolute_norm(symbol) * relative
+        constant = spread_bias(bias, size)
+        # The addition of the bias: what it is added to has a norm of at most absolute_norm ||x||.
+        return RoundingBound(
+            (slope + 2 * unit * absolute_norm(symbol)) * SAFETY, 2 * unit * constant * SAFETY, constant
+        )

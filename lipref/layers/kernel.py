@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import conv2d_same
+from lipref.linalg.rounding import RoundingBound, conv_rounding
 
 
 class KernelConv2d(LipschitzConv2d):
@@ -31,6 +32,9 @@ class KernelConv2d(LipschitzConv2d):
 
     def lipschitz_bound(self, size: Size) -> float:
         return conv_norm_bound(self.float64_twin().effective_kernel(), size, self.padding_mode)
+
+    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+        return conv_rounding(operator["weight"], operator.get("bias"), size, unit)
 
     def fold(self, size: Size) -> nn.Module:
         pad = self.kernel_size // 2

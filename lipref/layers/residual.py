@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
+from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_conv_norm, conv_rounding, gamma
 
 
 class ResidualConv2d(LipschitzConv2d):
@@ -35,3 +36,13 @@ class ResidualConv2d(LipschitzConv2d):
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         hidden = torch.relu(conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode))
         return x - conv2d_same(hidden, operator["adjoint"], None, self.padding_mode)
+
+    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+        # The exact map is that of the stored K and step; the rounding of their product is one more error per entry.
+        inner = conv_rounding(operator["weight"], operator.get("bias"), size, unit)
+        norm, outer = absolute_conv_norm(operator["weight"]), absolute_conv_norm(operator["adjoint"])
+        relative = gamma(operator["adjoint"][0].numel() + 4, unit) * SAFETY
+        # x - A relu(h): the error of h goes through A; that of A's own sums is relative to ||h||; then a subtraction.
+        slope = outer * (inner.slope + relative * norm) + unit * (1 + outer * norm)
+        constant = outer * (inner.constant + relative * inner.at_zero) + unit * outer * inner.at_zero
+        return RoundingBound(slope * SAFETY, constant * SAFETY, outer * inner.at_zero * SAFETY)

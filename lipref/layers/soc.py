@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
@@ -12,6 +14,7 @@ from lipref.layers.registry import register
 from lipref.linalg.exponential import non_expanding_terms, truncated_exponential_bound
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
+from lipref.linalg.rounding import SAFETY, RoundingBound, conv_rounding, spread_bias
 
 
 @register("soc")
@@ -117,6 +120,17 @@ class SOCConv2d(LipschitzConv2d):
         operator = self.float64_twin().prepare(size)
         radius = conv_norm_bound(operator["weight"], size, self.padding_mode)
         return truncated_exponential_bound(len(operator["reciprocals"]), radius)
+
+    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+        weight, terms = operator["weight"], len(operator["reciprocals"])
+        radius = conv_norm_bound(weight, size, self.padding_mode)
+        conv = conv_rounding(weight, None, size, unit).slope
+        largest = math.exp(radius) * SAFETY  # of every partial sum, relative to ||x||
+        error = 0.0
+        for j in range(terms, 0, -1):  # Horner, as transform does it; four roundings: 1 / j, two products, one sum
+            error = (radius * error + conv * (largest + error) + 4 * unit * radius * largest) / j + 2 * unit * largest
+        constant = spread_bias(operator.get("bias"), size)
+        return RoundingBound((error + unit * largest) * SAFETY, unit * constant * SAFETY, constant)
 
     @staticmethod
     def complexity() -> Complexity:

@@ -40,8 +40,36 @@ def kernel_symbol(weight: Tensor, size: tuple[int, int]) -> Tensor:
 def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:
     """Multiply the spectrum of ``x`` ``(N, I, H, W)``, real, by ``symbol`` ``(H, W//2 + 1, O, I)``.
 
-    Returns ``(N, O, H, W)``.
+    In float64, which certificates are computed in, the Fourier transforms are dense products: the rounding of an inner
+    product is known, that of a library's fast transform is not. Returns ``(N, O, H, W)``.
     """
+    if x.dtype == torch.float64:
+        return apply_symbol_densely(x, symbol)
     spectrum = torch.fft.rfft2(x).permute(2, 3, 1, 0)  # (H, W', I, N)
     product = symbol @ spectrum
     return torch.fft.irfft2(product.permute(3, 2, 0, 1), s=x.shape[-2:])
+
+
+def apply_symbol_densely(x: Tensor, symbol: Tensor) -> Tensor:
+    """`apply_symbol` with the transforms as products with dense matrices."""
+    height, width = x.shape[-2:]
+    half = width // 2 + 1
+    precise = {"device": "cpu" if x.device.type == "mps" else x.device, "dtype": torch.float64}
+
+    def waves(frequencies: int, points: int) -> Tensor:
+        """``exp(-2 pi i f p / points)``, ``(frequencies, points)``."""
+        product = torch.outer(torch.arange(frequencies, **precise), torch.arange(points, **precise)) % points
+        angle = -2 * math.pi / points * product
+        return torch.polar(torch.ones_like(angle), angle).to(x.device, symbol.dtype)
+
+    rows, columns = waves(height, height), waves(half, width)
+    spectrum = rows @ (x.to(symbol.dtype) @ columns.T)  # (N, I, H, W')
+    product = symbol @ spectrum.permute(2, 3, 1, 0)  # (H, W', O, N)
+    # Every column but the first, and the last of an even width, stands for its conjugate too.
+    weights = torch.full((half, 1), 2.0, **precise)
+    weights[0] = 1.0
+    if width % 2 == 0:
+        weights[-1] = 1.0
+    weights = (weights / (height * width)).to(x.device, x.dtype)
+    y = rows.conj() @ product.permute(3, 2, 0, 1)  # (N, O, H, W')
+    return y.real @ (columns.real * weights) + y.imag @ (columns.imag * weights)

@@ -1,0 +1,316 @@
+"""Saved networks as certified classifiers: the same numbers as certification, and nothing else than what was saved."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from safetensors import safe_open
+from tiny_runs import CPU, EXAMPLE, tiny
+from typer.testing import CliRunner
+
+import lipref
+from lipref import certificates, checkpoint, cli, experiment
+from lipref.certify import RADII
+from lipref.data import pixels
+from lipref.errors import LiprefError
+from lipref.paths import ROOT
+from lipref.rounding import evaluation_error
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of two runs, and the data set: a run of ``aol``, and one of a layer of one's own."""
+    root = tmp_path_factory.mktemp("runs")
+    folders = {}
+    for name, layer in (("aol", "aol"), ("own", EXAMPLE)):
+        config, data, spec = tiny(layer)
+        experiment.execute(config, data, spec, root, device=CPU)
+        folders[name] = root / config.folder
+    return folders, data
+
+
+@pytest.fixture(scope="module")
+def classifier(runs):
+    return lipref.load(runs[0]["aol"])
+
+
+@pytest.fixture(scope="module")
+def certificate(classifier, runs):
+    return certificates.make(classifier, runs[1].test, "test")
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    return shutil.copytree(runs[0]["aol"], tmp_path / "run")
+
+
+def refused(match, function, *arguments, **options):
+    with pytest.raises(LiprefError, match=match) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+
+
+def saved_again(path, change):
+    """The file with its tensors and metadata changed, and a right SHA-256."""
+    tensors, meta = checkpoint.load(path)
+    change(tensors, meta)
+    checkpoint.save(path, tensors, meta)
+
+
+def test_import_stays_light():
+    code = "import sys, lipref; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_predict_gives_the_radii_of_certification(classifier, runs):
+    data = runs[1]
+    frame = classifier.predict(data.test.images, batch_size=20)
+    assert list(frame.columns) == ["class", "index", "radius", "margin"]
+    index = torch.tensor(frame["index"].to_numpy())
+    with torch.no_grad():
+        x = next(pixels(data.test, data, CPU, torch.float64, 50))[0]
+        expected = classifier.model.double()(x)
+    classifier.model.float()
+    assert torch.equal(index, expected.argmax(1))
+    assert frame["class"].tolist() == [data.classes[i] for i in index]
+    top = expected.topk(2).values
+    np.testing.assert_allclose(frame["margin"], top[:, 0] - top[:, 1], rtol=1e-9)
+
+    from lipref.certify import certify
+
+    error = evaluation_error(classifier.model, classifier.audit)
+    batches = pixels(data.test, data, CPU, torch.float64, 20)
+    radii = certify(classifier.model, batches, classifier.bound, error if error.slope is not None else None).radii
+    right = (index == data.test.labels).numpy()
+    assert right.any()
+    np.testing.assert_allclose(frame["radius"][right], radii[right], rtol=1e-12)
+    assert (frame["radius"][right].to_numpy() < radii[right].numpy()).all()
+    assert (frame["radius"] > 0).all()
+    assert (frame["radius"] < frame["margin"] / 2**0.5 / classifier.bound).all()
+
+
+def test_predict_does_not_depend_on_a_changed_model(runs):
+    fresh, images = lipref.load(runs[0]["aol"] / "record.json"), runs[1].test.images
+    before = fresh.predict(images)
+    with torch.no_grad():
+        for parameter in fresh.model.parameters():
+            parameter.zero_()
+    pd.testing.assert_frame_equal(fresh.predict(images), before)
+
+
+def test_every_form_of_the_same_pictures(classifier, runs, tmp_path):
+    images = runs[1].test.images[:4]
+    expected = classifier.predict(images)
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for same in (images.numpy(), images[:, 0], images.permute(0, 2, 3, 1), images.numpy()[::-1][::-1], files, tmp_path):
+        found = classifier.predict(same)
+        pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True))
+    assert list(found.index) == [str(file) for file in files]
+
+
+@pytest.mark.parametrize(
+    ("images", "match"),
+    [
+        (torch.zeros(1, 1, 8, 8), "float32.*uint8"),
+        (np.zeros((1, 8, 8)), "float64.*uint8"),
+        (torch.zeros(1, 8, 8, dtype=torch.int64), "int64.*uint8"),
+        (torch.zeros(1, 1, 9, 9, dtype=torch.uint8), "9x9.*8x8.*resize"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "shape"),
+        (torch.zeros(8, 8, dtype=torch.uint8), "shape"),
+        (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), "no pictures"),
+        (torch.full((1, 1, 8, 8), 17, dtype=torch.uint8), "17.*0 to 16"),
+        ([], "no pictures"),
+        ([[0]], "list"),
+        ("nowhere.png", "nowhere.png"),
+    ],
+)
+def test_predict_refuses(classifier, images, match):
+    refused(match, classifier.predict, images)
+
+
+def test_resized_only_when_asked_and_said(classifier, runs):
+    images = runs[1].test.images[:3]
+    large = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    found = classifier.predict(large, resize=True)
+    assert found.attrs["resized"]
+    assert found["index"].tolist() == classifier.predict(images)["index"].tolist()
+    assert not classifier.predict(images, resize=True).attrs["resized"]
+    refused("8x16", classifier.predict, torch.zeros(1, 1, 16, 8, dtype=torch.uint8), resize=True)
+
+
+def test_ties_have_no_radius(copied, runs):
+    def constant(tensors, meta):
+        for name, tensor in tensors.items():
+            if name == "head.bias":
+                tensor.zero_()
+            if name == "head.weight":
+                tensor.zero_()
+
+    saved_again(copied / "weights.safetensors", constant)
+    frame = lipref.load(copied).predict(runs[1].test.images[:3])
+    assert (frame["margin"] == 0).all()
+    assert (frame["radius"] == 0).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(copied, value):
+    saved_again(copied / "weights.safetensors", lambda tensors, meta: tensors["head.bias"].fill_(value))
+    refused("head.bias is not finite", lipref.load, copied)
+
+
+def test_weights_of_another_network(copied, tmp_path):
+    weights = copied / "weights.safetensors"
+    original = weights.read_bytes()
+    for change in (
+        lambda tensors, meta: tensors.pop("head.bias"),
+        lambda tensors, meta: tensors.update(other=torch.zeros(1)),
+        lambda tensors, meta: tensors.update({"head.bias": tensors["head.bias"].double()}),
+        lambda tensors, meta: meta["config"].update(layer="soc"),
+    ):
+        weights.write_bytes(original)
+        saved_again(weights, change)
+        refused("is not that of", lipref.load, copied)
+    saved_again(weights, lambda tensors, meta: meta.pop("config"))
+    refused("weights of a run", lipref.load, copied)
+    refused("holds no weights", lipref.load, tmp_path)
+
+
+def test_weights_that_do_not_tell_their_input(copied, runs, classifier):
+    images = runs[1].test.images
+    saved_again(copied / "weights.safetensors", lambda tensors, meta: meta.pop("input"))
+    refused("pass data=", lipref.load, copied)
+    again = lipref.load(copied, data=runs[1])
+    pd.testing.assert_frame_equal(again.predict(images), classifier.predict(images))
+    refused("limit_train=200", lipref.load, copied, data=lipref.data.load("digits"))
+
+
+def test_a_layer_of_ones_own(runs, tmp_path):
+    folder = runs[0]["own"]
+    assert lipref.load(folder, layer=EXAMPLE).bound is not None
+    refused("layer='path/to/file.py:Class'", lipref.load, folder)
+    other = tmp_path / "my_layer.py"
+    other.write_text("raise SystemExit('executed')")
+    refused("SHA-256", lipref.load, folder, layer=f"{other}:MyConv")
+    refused("leave layer out", lipref.load, runs[0]["aol"], layer=EXAMPLE)
+
+
+def test_without_a_bound_nothing_is_certified(classifier, runs, monkeypatch, tmp_path):
+    unproved = lipref.load(runs[0]["own"], layer=EXAMPLE)
+    monkeypatch.delattr(type(unproved.model.head), "lipschitz_bound")
+    assert unproved.bound is None
+    frame = unproved.predict(runs[1].test.images)
+    assert (frame["radius"] == 0).all()
+    assert (frame["margin"] > 0).any()
+    certificate = certificates.make(unproved, runs[1].test, "test")
+    certificates.write(tmp_path / "c.safetensors", certificate)
+    assert "Nothing is proved" in certificates.read(tmp_path / "c.safetensors").statement
+    assert certificates.table(certificate)["count"][1:].eq(0).all()
+
+
+def test_a_certificate_comes_back_as_it_was(certificate, runs, tmp_path):
+    path = tmp_path / "certificate.safetensors"
+    certificates.write(path, certificate)
+    again = certificates.read(path, runs[0]["aol"])
+    for name, value in vars(certificate).items():
+        same = getattr(again, name)
+        assert torch.equal(same, value) if isinstance(value, torch.Tensor) else same == value, name
+    record = json.loads((runs[0]["aol"] / "record.json").read_text())
+    table = certificates.table(again)
+    wanted = [record["certificate"]["accuracy"], *record["certificate"]["cra"].values()]
+    assert len(table) == 1 + len(RADII)
+    assert table["count"].tolist() == [share["count"] for share in wanted]
+    assert table["low"].tolist() == [share["low"] for share in wanted]
+    refused("other weights", certificates.read, path, runs[0]["own"])
+
+
+def test_damaged_certificates(certificate, runs, tmp_path):
+    path = tmp_path / "certificate.safetensors"
+    certificates.write(path, certificate)
+    whole = path.read_bytes()
+    for place in (3, 20, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        refused(str(path), certificates.read, path)
+    for length in (0, 7, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused("empty|damaged", certificates.read, path)
+    path.write_bytes(whole)
+    with safe_open(path, "pt") as file:
+        labels = file.metadata()
+    labels["meta"] = labels["meta"].replace('"rounding"', '"Rounding"')
+    tensors, _ = checkpoint.load(path)
+    path.write_bytes(safetensors.torch.save(tensors, labels))
+    refused("SHA-256", certificates.read, path)
+    refused("not a certificate", certificates.read, runs[0]["aol"] / "weights.safetensors")
+    refused("no such", certificates.read, tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, meta: tensors["radii"].mul_(1.01),
+        lambda tensors, meta: tensors["radii"].sub_(1),
+        lambda tensors, meta: tensors.update(radii=tensors["radii"].float()),
+        lambda tensors, meta: tensors["predictions"].add_(1),
+        lambda tensors, meta: tensors.update(labels=tensors["labels"][1:]),
+        lambda tensors, meta: tensors["margins"].fill_(float("nan")),
+        lambda tensors, meta: meta.update(bound=2 * meta["bound"]),
+        lambda tensors, meta: meta.update(bound=0.5 * meta["bound"]),
+        lambda tensors, meta: meta.update(bound=None),
+        lambda tensors, meta: meta.update(statement="It is safe."),
+    ],
+)
+def test_edited_certificates_contradict_themselves(certificate, tmp_path, change):
+    path = tmp_path / "certificate.safetensors"
+    certificates.write(path, certificate)
+    saved_again(path, change)
+    refused("contradicts itself", certificates.read, path)
+
+
+def invoked(*arguments):
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, list(map(str, arguments)))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def test_the_commands(copied, runs, certificate, tmp_path):
+    shown = invoked("certify", copied)
+    found = certificates.read(copied / "certificate.safetensors", copied)
+    assert torch.allclose(found.radii, certificate.radii, rtol=1e-9)
+    assert "36/255" in shown
+    assert f"{int((found.margins > 0).sum())} of 50" in shown
+    shown = invoked("audit", copied)
+    assert repr(found.bound) in shown
+    assert "block0_conv0" in shown
+    image = tmp_path / "digit.png"
+    Image.fromarray(runs[1].test.images[0, 0].numpy()).save(image)
+    shown = invoked("predict", copied, image, "--csv", tmp_path / "out.csv")
+    assert "digit.png" in shown
+    written = pd.read_csv(tmp_path / "out.csv")
+    assert written["index"].tolist() == found.predictions[:1].tolist()
+    refused("weights themselves", invoked, "certify", copied, "--out", copied / "weights.safetensors")
+    refused("nowhere", invoked, "audit", tmp_path / "nowhere")
+
+
+def test_certify_wants_the_pictures_of_the_run(copied):
+    saved_again(copied / "weights.safetensors", lambda tensors, meta: meta["config"].update(data_sha256="0" * 64))
+    refused("other pictures", invoked, "certify", copied)
+    saved_again(copied / "weights.safetensors", lambda tensors, meta: meta["config"].update(dataset="mine"))
+    refused("--dataset imagefolder:PATH", invoked, "certify", copied)
+    refused("digits has", invoked, "certify", resaved(copied, train_images=9999, dataset="digits"))
+
+
+def resaved(run, **changes):
+    saved_again(run / "weights.safetensors", lambda tensors, meta: meta["config"].update(changes))
+    return run
