@@ -172,4 +172,6 @@ def certify(
     kept = all_margins if rounding is None else all_margins - math.sqrt(2) * rounding * (1 + 1e-9)
     radii, total = certified_radii(kept, constant) * (1 - 2.0**-50), len(all_margins)
     cra = {radius: Proportion(int((radii > float(radius)).sum()), total) for radius in RADII}
-    return Certificate(Proportion(int((all_margins > 0).sum()), total), cra, constant, lipschitz is not None, radii, rounding)
+    return Certificate(
+        Proportion(int((all_margins > 0).sum()), total), cra, constant, lipschitz is not None, radii, rounding
+    )

@@ -1,4 +1,4 @@
-"""The command line: ``lipref train``, ``measure``, ``reproduce``, ``figures``, ``batch``, ``layers``."""
+"""The command line: ``lipref train``, ``certify``, ``predict``, ``attack``, ``measure``, ``reproduce``, and more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 
 import typer
 
+from lipref.commands.attack import attack
+from lipref.commands.certify import audit, certify, predict
 from lipref.commands.measure import measure
 from lipref.commands.notebooks import batch, figures
 from lipref.commands.reproduce import reproduce
@@ -16,9 +18,9 @@ from lipref.layers import LAYERS
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="1-Lipschitz layers compared: train, certify, measure, and draw.",
+    help="1-Lipschitz layers compared: train, certify, predict, measure, and draw.",
 )  # fmt: skip
-for command in (train, measure, reproduce, figures, batch):
+for command in (train, certify, audit, predict, attack, measure, reproduce, figures, batch):
     app.command()(command)
 
 

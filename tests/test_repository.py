@@ -50,7 +50,7 @@ def _commands(text: str, program: str) -> set[str]:
 
 
 def test_every_dependency_has_a_lower_bound():
-    for name, specifier in _requirements("dev", "notebooks").items():
+    for name, specifier in _requirements("dev", "notebooks", "attacks").items():
         assert any(clause.operator == ">=" for clause in specifier), f"{name} has no lower bound"
 
 
@@ -62,7 +62,7 @@ def test_constraints_pin_every_dependency_within_its_range():
         (clause,) = pin.specifier
         assert clause.operator == "==", f"{pin} is not a pin"
         versions[canonicalize_name(pin.name)] = clause.version
-    ranges = _requirements("dev", "notebooks")
+    ranges = _requirements("dev", "notebooks", "attacks")
     assert versions.keys() == ranges.keys()
     for name, specifier in ranges.items():
         assert versions[name] in specifier, f"{name}: {versions[name]} is not in {specifier}"
@@ -83,7 +83,7 @@ def _conda_specs() -> dict[str, SpecifierSet]:
 
 
 def test_conda_environment_has_the_names_and_bounds_of_pyproject():
-    expected = {CONDA_NAMES.get(name, name): bounds for name, bounds in _requirements("dev", "notebooks").items()}
+    expected = {CONDA_NAMES.get(name, name): bounds for name, bounds in _requirements("dev", "notebooks", "attacks").items()}
     expected["python"] = SpecifierSet(PROJECT["requires-python"])
     assert _conda_specs() == expected
 

@@ -1,0 +1,196 @@
+"""A campaign against one run: inside its certified radii, where nothing may succeed, and beyond them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lipref import checkpoint
+from lipref.attacks.ball import check_counts
+from lipref.attacks.edge import edge_search
+from lipref.attacks.judging import Attacked
+from lipref.attacks.loading import Target
+from lipref.attacks.pgd import attack
+from lipref.audit import network_bound
+from lipref.certify import RADII, certify, radius_name
+from lipref.errors import LiprefError
+from lipref.provenance import environment, write_json
+from lipref.runs import make_folder
+
+FORMAT = 1
+INSIDE = (0.9, 0.99, 0.999)  # of the certified radius
+BEYOND = (1.5, 2.0, 4.0)
+FIXED = RADII[:3]
+# Of l2: below it the rounding of a float64 logit, not the network, could decide a prediction.
+LEAST_RADIUS = 1e-6
+LEAST_STEPS = 20  # of an end point that counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What decides a campaign's numbers: ``chunk`` images at a time, ``boxed`` whether pixels stay in [0, 1]."""
+
+    images: int
+    restarts: int = 5
+    steps: int = 40
+    seed: int = 0
+    targeted: bool = False
+    boxed: bool = False
+    chunk: int = 50
+
+    def __post_init__(self) -> None:
+        check_counts(images=self.images, restarts=self.restarts, chunk=self.chunk)
+        if self.steps < LEAST_STEPS:
+            raise LiprefError(f"steps={self.steps}: an end point counts after {LEAST_STEPS} steps or more")
+
+
+def run_campaign(
+    target: Target, effort: Effort, out: Path, on_progress: Callable[[int, int, str], None] = lambda *_: None
+) -> dict:
+    """Do the campaign, or what of it is missing in ``out``, and write ``attack.json``; returns that record.
+
+    Every chunk of images leaves a file when it is done, so a killed campaign goes on there. A success inside a
+    certified radius is kept in ``violations/``: the input and the perturbation, in float64.
+
+    Args:
+        on_progress: called with chunks done, chunks in all, and what is under way.
+
+    Raises:
+        LiprefError: ``out`` holds another campaign, cannot be written, or a network that gives no finite logits.
+    """
+    started, make = time.perf_counter(), make_folder(out)
+    key = {"format": FORMAT, "digest": target.record["digest"], "effort": asdict(effort)}
+    del key["effort"]["images"]  # more images later: the chunks that are done stay
+    key["device"] = target.images.device.type
+    bound = network_bound(target.model).bound
+    key["lipschitz_bound"] = bound
+    starts = range(0, effort.images, effort.chunk)
+    chunks = []
+    for done, start in enumerate(starts):
+        at = slice(start, min(start + effort.chunk, effort.images))
+        on_progress(done, len(starts), f"images {at.start} to {at.stop - 1}")
+        path = make / "chunks" / f"{start:06}.json"
+        label = key | {"span": [at.start, at.stop]}
+        chunk = _read(path, label)
+        if chunk is None:
+            chunk = label | _attack_chunk(target, effort, bound, at, make / "violations")
+            write_json(path, chunk)
+        chunks.append(chunk)
+    on_progress(len(starts), len(starts), "")
+    record = key | {"config": target.record["config"]} | _totals(chunks)
+    record |= {"seconds": sum(chunk["seconds"] for chunk in chunks), "last_seconds": time.perf_counter() - started}
+    write_json(make / "attack.json", record | {"environment": environment(target.images.device)})
+    return record
+
+
+def _read(path: Path, key: dict) -> dict | None:
+    if not path.exists():
+        return None
+    try:
+        chunk = json.loads(path.read_text())
+        same = {name: chunk[name] for name in key} == key
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LiprefError(f"{path} is damaged ({type(error).__name__}): delete that file to do it again") from None
+    if not same:
+        raise LiprefError(f"{path} is of another campaign: choose another folder with --out")
+    return chunk
+
+
+def _attack_chunk(target: Target, effort: Effort, bound: float | None, at: slice, violations: Path) -> dict:
+    started = time.perf_counter()
+    x, y, names = target.images[at], target.labels[at], target.names[at]
+    radii = certify(target.model, [(x, y)], bound).radii.to(x.device)
+    if bound is None:
+        proved = torch.zeros(0, dtype=torch.int64, device=x.device)
+    else:
+        proved = (radii >= LEAST_RADIUS).nonzero().squeeze(1)
+    common = {"steps": effort.steps, "seed": effort.seed * 1_000_003 + at.start}
+    free = common | {"restarts": effort.restarts, "targeted": effort.targeted}
+    inside: list[dict] = []
+
+    def count(what: str, found: Attacked, level: Tensor) -> None:
+        wrong = (found.end_margins <= 0).nonzero().tolist()
+        ends = found.end_margins.numel()
+        inside.append({"what": what, "end_points": ends, "successes": len(wrong),
+                       "least_margin_left": float((found.end_margins / level).min())})  # fmt: skip
+        for restart, place in wrong:
+            name = names[int(proved[place])]
+            tensors = {"image": x[proved[place]], "perturbation": found.ends[restart, place]}
+            meta = {"image": name, "label": int(y[proved[place]]), "radius": float(radii[proved[place]]),
+                    "norm": float(found.end_norms[restart, place]),
+                    "margin": float(found.end_margins[restart, place])}  # fmt: skip
+            checkpoint.save(violations / f"image{name:05}-{what}-{restart}.safetensors", tensors, meta)
+            refuted.add(name)
+
+    refuted: set[int] = set()
+    beyond: dict[str, list[int]] = {}
+    if len(proved):
+        sure, labels, own = x[proved], y[proved], radii[proved]
+        margin = own * 2**0.5 * bound
+        for share in INSIDE:
+            found = attack(target.model, sure, labels, share * own, **free)
+            count(f"pgd-{share}", found, margin)
+        count("edge", edge_search(target.model, sure, labels, own, found.ends, **common), margin)
+        for factor in BEYOND:
+            found = attack(target.model, sure, labels, factor * own, restarts=1, **common)
+            beyond[str(factor)] = [int(found.success.sum()), len(proved)]
+    box = target.box if effort.boxed else None
+    fixed = {}
+    for radius in FIXED:
+        found = attack(target.model, x, y, float(radius), box=box, **free)
+        # An end point is one attack; that the clean image is right too is known.
+        right = ~found.success & (radii > 0)
+        fixed[radius_name(radius)] = {"right": int(right.sum()), "certified": _certified(radii, radius, bound)}
+    return {
+        "images": len(x),
+        "accurate": int((radii > 0).sum()),
+        "attacked_inside": len(proved),
+        "inside": inside,
+        "refuted": sorted(refuted),
+        "beyond": beyond,
+        "fixed": fixed,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _certified(radii: Tensor, radius: Fraction, bound: float | None) -> int | None:
+    return None if bound is None else int((radii > float(radius)).sum())
+
+
+def _totals(chunks: Iterable[dict]) -> dict:
+    """The sums over all chunks."""
+    chunks = list(chunks)
+    totals = {name: sum(chunk[name] for chunk in chunks) for name in ("images", "accurate", "attacked_inside")}
+    lines = [line for chunk in chunks for line in chunk["inside"]]
+    stages = {}
+    for what in dict.fromkeys(line["what"] for line in lines):
+        these = [line for line in lines if line["what"] == what]
+        stages[what] = {name: sum(line[name] for line in these) for name in ("end_points", "successes")}
+        stages[what]["least_margin_left"] = min(line["least_margin_left"] for line in these)
+    totals["end_points"] = sum(line["end_points"] for line in lines)
+    totals["successes"] = sum(line["successes"] for line in lines)
+    totals["inside"] = stages
+    totals["refuted"] = [name for chunk in chunks for name in chunk["refuted"]]
+    factors = dict.fromkeys(factor for chunk in chunks for factor in chunk["beyond"])
+    totals["beyond"] = {
+        factor: {
+            name: sum(chunk["beyond"][factor][place] for chunk in chunks if chunk["beyond"])
+            for place, name in enumerate(("successes", "images"))
+        }
+        for factor in factors
+    }
+    totals["fixed"] = {
+        radius: {
+            name: None if chunks[0]["fixed"][radius][name] is None else sum(c["fixed"][radius][name] for c in chunks)
+            for name in ("right", "certified")
+        }
+        for radius in chunks[0]["fixed"]
+    }
+    return totals

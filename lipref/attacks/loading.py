@@ -1,0 +1,84 @@
+"""A trained run, read from its folder: the network, its data, its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lipref import checkpoint
+from lipref.attacks.ball import Box
+from lipref.data import ImageData, load, pixels, validation_split
+from lipref.errors import LiprefError
+from lipref.layers import resolve
+from lipref.nets import ConvNet, convnet
+from lipref.runs import read_record
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is attacked: a network in evaluation, and inputs ``images`` (N, C, H, W), float64, with their ``labels``.
+
+    ``names`` are the places of the images in the run's test set; ``box`` the lowest and highest input; ``record`` the
+    run's.
+    """
+
+    model: ConvNet
+    images: Tensor
+    labels: Tensor
+    names: list[int]
+    box: Box
+    record: dict
+
+
+def load_target(
+    folder: Path, images: int, device: torch.device, *, dataset: str | None = None, data_root: Path | None = None,
+    layer: str | None = None,
+) -> Target:  # fmt: skip
+    """Read the run in ``folder`` with the first ``images`` of the pictures that it was certified on.
+
+    Args:
+        dataset: where the record's name is not one that `lipref.data.load` knows: ``imagefolder:PATH``.
+        layer: where the record's layer is a user's own: ``path/to/file.py:Class``.
+
+    Raises:
+        LiprefError: no finished run, other pictures or another layer than the run had, or too many images.
+    """
+    record = read_record(folder)
+    if record is None:
+        raise LiprefError(f"{folder} holds no record.json: give the folder of a finished run")
+    if record["status"] != "done":
+        raise LiprefError(f"the run in {folder} diverged: give one that is done")
+    config = record["config"]
+    data = _data(config, dataset, data_root)
+    if not 1 <= images <= len(data.test):
+        raise LiprefError(f"--images {images}: give a number from 1 to {len(data.test)}, the run's test images")
+    spec = resolve(layer or config["layer"])
+    if (spec.label, spec.source_sha256) != (config["layer"], config["layer_sha256"]):
+        raise LiprefError(f"layer {layer or config['layer']!r} is not the one of this run, or its file has changed")
+    weights, _ = checkpoint.load(Path(folder) / "weights.safetensors")
+    model = convnet(config["size"], spec, data.num_classes, data.channels, data.image_size)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise LiprefError(f"{folder}: the weights do not fit this library's network ({reason})") from None
+    x, labels = next(iter(pixels(data.test.take(torch.arange(images)), data, device, torch.float64, images)))
+    mean = torch.tensor(data.mean, dtype=torch.float64, device=device)[:, None, None]
+    return Target(model.to(device).eval(), x, labels, list(range(images)), (-mean, 1 - mean), record)
+
+
+def _data(config: dict, dataset: str | None, data_root: Path | None) -> ImageData:
+    name = dataset or config["dataset"]
+    as_name = config["dataset"] if name.startswith("imagefolder:") else None
+    try:
+        data = load(
+            name, data_root, limit_train=config["train_images"], limit_test=config["test_images"], as_name=as_name
+        )
+    except LiprefError as error:
+        raise LiprefError(f"the run's data: {error} (give them with --dataset imagefolder:PATH)") from None
+    if data.fingerprint() != config["data_sha256"]:
+        raise LiprefError(f"{name}: these are not the pictures that the run was made with; give them with --dataset")
+    return validation_split(data, config["validation"]) if config["validation"] else data

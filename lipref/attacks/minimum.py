@@ -1,0 +1,117 @@
+"""The smallest perturbation that an attack can find."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lipref.attacks.ball import Box, check_counts, norms, radii_of
+from lipref.attacks.judging import check_images, judge, judged_margins
+from lipref.attacks.library import LIBRARY, library_perturbations
+from lipref.attacks.pgd import BATCH, METHODS, attack
+from lipref.errors import LiprefError
+
+LINE_STEPS = 20  # bisections along a segment: to 1e-6 of its length
+
+
+@dataclass(frozen=True)
+class MinimumNorm:
+    """norms ``(N,)``, float64: the smallest l2 norm found with a wrong or tied prediction; infinite where none was.
+
+    perturbations ``(N, C, H, W)``, float64, zeros where none was found; violations ``(N,)``, bool: below the certified
+    radius, which refutes the certificate.
+    """
+
+    norms: Tensor
+    perturbations: Tensor
+    violations: Tensor
+
+
+def minimum_norm(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    certified: float | Tensor,
+    *,
+    method: str = "pgd",
+    doublings: int = 6,
+    bisections: int = 6,
+    steps: int = 40,
+    restarts: int = 1,
+    seed: int = 0,
+    box: Box | None = None,
+    batch_size: int = BATCH,
+) -> MinimumNorm:
+    """Search for the smallest perturbation of each image that changes its prediction.
+
+    ``pgd``: attacks with a radius that doubles, from 1.25 times the certified one, until they succeed, then half-way
+    between what failed and what succeeded. Another method is one attack of the toolbox. Every success is drawn back
+    along its segment to the boundary of the decision, judged in float64.
+
+    Args:
+        model, images, labels, method, steps, restarts, seed, box: as in `lipref.attacks.attack`.
+        certified: certified radii, one number or one per image; not positive where nothing is certified.
+
+    Raises:
+        LiprefError: arguments that do not fit, or logits that are not finite.
+    """
+    check_counts(doublings=doublings, bisections=bisections, batch_size=batch_size)
+    images, labels = check_images(model, images, labels)
+    radii = radii_of(torch.as_tensor(certified, dtype=torch.float64).clamp_min(0), images)
+    if method not in METHODS:
+        raise LiprefError(f"unknown attack {method!r}; known: {', '.join(METHODS)}")
+    if method in LIBRARY and box is not None:
+        raise LiprefError(f"method={method!r} has no box: use 'pgd'")
+    twin = judge(model)
+    clean = judged_margins(twin, images, labels, batch_size) <= 0
+    best = torch.zeros_like(images)
+    least = torch.where(clean, 0.0, torch.full_like(radii, math.inf))
+
+    def take(tried: Tensor, at: Tensor) -> None:
+        """Keep what of the perturbations ``tried`` of the images ``at`` is wrong, and shorter than what is there."""
+        drawn, lengths = _drawn_back(twin, images[at], labels[at], tried, batch_size)
+        shorter = lengths < least[at]
+        best[at[shorter]], least[at[shorter]] = drawn[shorter], lengths[shorter]
+
+    if method in LIBRARY:
+        take(
+            library_perturbations(model, images, labels, method, steps, batch_size),
+            torch.arange(len(images), device=images.device),
+        )
+    else:
+        failed, upper = torch.zeros_like(radii), 1.25 * radii.clamp_min(1e-3)
+        for turn in range(doublings + bisections):
+            open_ends = torch.isinf(least)
+            ready = torch.ones_like(clean) if turn >= doublings else open_ends
+            # An image for which nothing was found has no interval to halve.
+            at = (ready & ~clean & ~(open_ends & (turn >= doublings))).nonzero().squeeze(1)
+            if not len(at):
+                continue
+            tried = torch.where(open_ends, upper, (failed + least.nan_to_num(posinf=0)) / 2)[at]
+            found = attack(
+                model, images[at], labels[at], tried, steps=steps, restarts=restarts, seed=seed + turn, box=box,
+                batch_size=batch_size,
+            )  # fmt: skip
+            take(found.perturbations, at)
+            lost = at[~found.success]
+            failed[lost] = torch.maximum(failed[lost], tried[~found.success])
+            upper[lost] = 2 * tried[~found.success]
+    return MinimumNorm(least, best, (least < radii) & ~clean)
+
+
+def _drawn_back(
+    twin: nn.Module, images: Tensor, labels: Tensor, perturbations: Tensor, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """The shortest wrong point that bisection finds on each segment, and its norm; infinite where the end is right."""
+    wrong = judged_margins(twin, images + perturbations, labels, batch_size) <= 0
+    low, high = torch.zeros(len(images)).to(images), torch.ones(len(images)).to(images)
+    for _ in range(LINE_STEPS):
+        middle = (low + high) / 2
+        moved = images + middle[:, None, None, None] * perturbations
+        over = judged_margins(twin, moved, labels, batch_size) <= 0
+        low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+    drawn = high[:, None, None, None] * perturbations
+    return drawn, torch.where(wrong, norms(drawn), math.inf)
