@@ -83,7 +83,9 @@ def _conda_specs() -> dict[str, SpecifierSet]:
 
 
 def test_conda_environment_has_the_names_and_bounds_of_pyproject():
-    expected = {CONDA_NAMES.get(name, name): bounds for name, bounds in _requirements("dev", "notebooks", "attacks").items()}
+    expected = {
+        CONDA_NAMES.get(name, name): bounds for name, bounds in _requirements("dev", "notebooks", "attacks").items()
+    }
     expected["python"] = SpecifierSet(PROJECT["requires-python"])
     assert _conda_specs() == expected
 

@@ -132,7 +132,7 @@ class LipschitzConv2d(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} brings no bound")
 
     def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
-        """How far `transform` with ``operator``, computed with unit roundoff ``unit``, is from the same in real numbers.
+        """How far `transform`, computed with unit roundoff ``unit``, is from the same in real numbers.
 
         A rigorous bound, on images of ``size``, under the assumption that every inner product is summed in some order,
         with or without fused multiply-adds.
