@@ -1,7 +1,7 @@
 """How far the float64 evaluation of a network can be from the function that is certified.
 
 Certified is the real-arithmetic function of the operators that evaluation prepares, in float64, from the stored
-weights. Its evaluation rounds; here that rounding is bounded over all inputs of a given norm, from the parameters alone.
+weights. Its evaluation rounds; here that rounding is bounded over all inputs of a given norm, from the parameters.
 """
 
 from __future__ import annotations
