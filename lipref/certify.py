@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lipref.errors import LiprefError
 from lipref.layers import LipschitzConv2d
 
+TTA = (None, "flip")  # averaging over isometries of the input at test time
 CURVE_STEP = Fraction(4, 255)  # of the recorded curve of CRA against the radius
 RADII = (Fraction(36, 255), Fraction(72, 255), Fraction(108, 255), Fraction(255, 255))
 
@@ -125,23 +126,28 @@ def certify(
     batches: Iterable[tuple[Tensor, Tensor]],
     lipschitz: float | None,
     error: EvaluationError | None = None,
+    tta: str | None = None,
 ) -> Certificate:
     """Certify ``model`` on ``batches`` of ``(images, labels)``, mean-subtracted images in units of [0, 1].
 
     The network is copied, converted to float64, and all its operators are prepared anew; an image counts at radius
     eps where ``margin - sqrt(2) e > sqrt(2) L eps``, strictly, so that ties and wrong predictions fail; e bounds the
-    rounding of its logits. Images are evaluated
-    where the model is, or on the CPU where its device has no float64.
+    rounding of its logits. Images are evaluated where the model is, or on the CPU where its device has no float64.
 
     Args:
         lipschitz: a rigorous bound of the network's constant (`lipref.audit.network_bound`); None assumes 1 and marks
             the result not proved.
         error: the bound of the float64 evaluation's rounding (`lipref.rounding.evaluation_error`); None takes
             nothing off.
+        tta: ``"flip"`` certifies the average of the logits of a picture and of its mirror image. Mirroring is an
+            isometry, so the average of the two maps has the network's constant too: the certificate is as rigorous,
+            of another classifier.
 
     Raises:
-        LiprefError: no images, non-finite logits, or a bound that is not a positive finite number.
+        LiprefError: no images, non-finite logits, a bound that is not a positive finite number, or an unknown tta.
     """
+    if tta not in TTA:
+        raise LiprefError(f"tta={tta!r} is unknown; give one of {', '.join(map(str, TTA))}")
     if lipschitz is not None and not (math.isfinite(lipschitz) and lipschitz > 0):
         raise LiprefError(f"lipschitz={lipschitz} is not a positive finite number; pass the network's bound")
     model = copy.deepcopy(model)
@@ -155,14 +161,20 @@ def certify(
     found, errors = [], []
     with torch.no_grad():
         for images, labels in batches:
-            logits = model(images.to(device=device, dtype=torch.float64))
+            images = images.to(device=device, dtype=torch.float64)
+            logits = model(images)
+            if tta == "flip":
+                logits = (logits + model(images.flip(-1))) / 2
             if not torch.isfinite(logits).all():
                 raise LiprefError(
                     "the network gives logits that are not finite; its weights are damaged or its training diverged"
                 )
             found.append(margins(logits, labels.to(device)).cpu())
             if error is not None:
-                errors.append(error.at(images.to(torch.float64).flatten(1).norm(dim=1).cpu()))
+                bound = error.at(images.flatten(1).norm(dim=1))  # of a mirror image too: it has the same norm
+                if tta is not None:  # one more addition
+                    bound = bound + 2.0**-52 * (logits.norm(dim=1) + bound)
+                errors.append(bound.cpu())
     if not found:
         raise LiprefError("no images to certify")
     all_margins = torch.cat(found)

@@ -7,6 +7,7 @@ import torch
 
 from lipref.audit import network_bound
 from lipref.certify import EvaluationError, certify
+from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.layers import frequency as frequency_layers
 from lipref.linalg.rounding import absolute_norm, gamma
@@ -107,3 +108,26 @@ def test_absolute_norms_and_gamma():
         matrices = torch.randn(shape, dtype=torch.complex128)
         assert absolute_norm(matrices) >= float(torch.linalg.matrix_norm(matrices.abs(), 2).max())
     assert gamma(100, SINGLE) > 100 * SINGLE
+
+
+def test_averaging_over_mirror_images_keeps_the_constant():
+    """The averaged map's Jacobian does not exceed the bound, and its margins are those of the average."""
+    torch.manual_seed(0)
+    model = convnet("XS", "aol", 10, 1, 8).double().eval()
+    audit = network_bound(model)
+    error = evaluation_error(model, audit)
+    images, labels = torch.rand(6, 1, 8, 8, dtype=torch.float64) - 0.5, torch.arange(6)
+    plain, averaged = (certify(model, [(images, labels)], audit.bound, error, tta) for tta in (None, "flip"))
+    mirrored = certify(model, [(images.flip(-1), labels)], audit.bound, error, "flip")
+    torch.testing.assert_close(averaged.radii, mirrored.radii, rtol=0, atol=1e-12)  # the average is symmetric
+    assert not torch.allclose(averaged.radii, plain.radii)
+    x = images[0]
+
+    def average(x):
+        return (model(x[None]) + model(x[None].flip(-1)))[0] / 2
+
+    jacobian = torch.autograd.functional.jacobian(average, x).flatten(1)
+    assert float(torch.linalg.matrix_norm(jacobian, 2)) <= audit.bound * (1 + 1e-12)
+    assert (averaged.errors >= plain.errors).all()
+    with pytest.raises(LiprefError, match="rotate"):
+        certify(model, [(images, labels)], audit.bound, error, "rotate")

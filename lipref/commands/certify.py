@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+import torch
 import typer
 
 from lipref import certificates, display
+from lipref.certify import TTA, radius_name
+from lipref.certify import certify as run_certify
 from lipref.checkpoint import replace_file
 from lipref.classifier import Classifier, load, read_config
 from lipref.commands import options as o
-from lipref.data import DATASETS, ImageData, validation_split
+from lipref.data import DATASETS, ImageData, pixels, validation_split
 from lipref.data import load as load_data
 from lipref.data.catalogue import FOLDER_PREFIX
 from lipref.errors import LiprefError
@@ -30,8 +33,11 @@ def certify(
     device: o.Device = "cpu",
     layer: Layer = None,
     out: Annotated[Path | None, typer.Option(help="The certificate's file; default beside the weights.")] = None,
+    tta: Annotated[str | None, typer.Option(help="flip: also certify the average over mirror images.")] = None,
 ) -> None:
     """Certify a saved network on the pictures that its run was tested on, and write the certificate."""
+    if tta not in TTA:
+        raise LiprefError(f"--tta {tta!r} is unknown; it can be flip")
     place = check_device(device)
     config = read_config(run)
     data = _data_of(config, dataset, data_root)
@@ -53,6 +59,13 @@ def certify(
     })  # fmt: skip
     display.say(f"{config.layer} {config.size} on {config.dataset}, {name}")
     display.print_table(display.console(), shown)
+    if tta is not None:
+        batches = pixels(held_out.test, data, place, torch.float64, 250)
+        error = classifier.evaluation_error
+        averaged = run_certify(classifier.model, batches, classifier.bound, error, tta)
+        shares = {"accuracy": averaged.accuracy} | {radius_name(r): share for r, share in averaged.cra.items()}
+        text = ", ".join(f"{name} {100 * share.value:.1f} %" for name, share in shares.items())
+        display.say(f"Averaged over mirror images, not in the file: {text}")
     _say_proved(classifier)
     display.say(certificate.statement)
     display.say(f"Certificate: {path}")
