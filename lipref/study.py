@@ -166,7 +166,8 @@ class Study:
         make_folder(plan.out)
         records, failures = [], []
         # Plain text, seldom: a notebook keeps whatever is printed.
-        with tqdm(total=len(plan.tasks()), desc="training", unit="task", mininterval=10, file=sys.stdout) as bar:
+        form = "{desc}: {percentage:3.0f} %, {elapsed}, {remaining} left"
+        with tqdm(total=len(plan.tasks()), desc="training", bar_format=form, mininterval=10, file=sys.stdout) as bar:
             shares: dict[tuple[str, str], float] = {}
 
             def listen(step: sweeps.Step) -> None:

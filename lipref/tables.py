@@ -233,7 +233,7 @@ def _our_shares(runs: pd.DataFrame, names: dict[str, str]) -> list[dict]:
 
 def _epochs(runs: pd.DataFrame) -> str:
     least, most = runs.epochs.min(), runs.epochs.max()
-    return f"{least} epochs" if least == most else f"{least} to {most} epochs"
+    return f"{least} epoch{'' if least == 1 else 's'}" if least == most else f"{least} to {most} epochs"
 
 
 def _measured(costs: pd.DataFrame, complete: bool = True) -> list:
