@@ -12,6 +12,7 @@ import pytest
 
 from lipref import notebooks
 from lipref.errors import LiprefError
+from lipref.notebooks import kernels
 from lipref.notebooks.execution import damaged
 
 PARAMETERS = """\
@@ -191,6 +192,27 @@ def test_what_failed_is_no_result(failures, name):
     assert left(root / name) == ["done.failed.ipynb", "done.ipynb", "old.csv"]
     assert {(root / name / old).read_text() for old in ("done.ipynb", "old.csv")} == {"good"}
     assert nbformat.read(failed, as_version=4).metadata.papermill.failed in message
+
+
+@pytest.mark.parametrize(("bad", "code", "starts"), [(1, "pass", 2), (9, "import time; time.sleep(600)", 3)])
+def test_a_kernel_that_does_not_answer_is_started_again(tmp_path, monkeypatch, bad, code, starts):
+    source = write(tmp_path / "n.ipynb", "out: str = '.'", "print(1)")
+    made, whole = [], kernels.Kernels.manager_class
+
+    def manager_class(self):
+        made.append(whole(self))
+        if len(made) <= bad:
+            made[-1].kernel_spec.argv[1:] = ["-c", code, "{connection_file}"]
+        return made[-1]
+
+    monkeypatch.setattr(kernels.Kernels, "manager_class", manager_class)
+    if bad < starts:
+        notebooks.execute(source, tmp_path / "done.ipynb", {})
+    else:
+        monkeypatch.setattr(kernels, "START_SECONDS", 3)
+        with pytest.raises(LiprefError, match="didn't respond in 3 seconds"):
+            notebooks.execute(source, tmp_path / "done.ipynb", {})
+    assert len(made) == starts
 
 
 @pytest.mark.parametrize(

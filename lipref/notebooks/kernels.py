@@ -22,7 +22,9 @@ from lipref.extras import require
 
 T = TypeVar("T")
 NAME = "python3"
-START_SECONDS = 120  # a kernel starts in two seconds, on a busy machine in thirty
+START_SECONDS = 60  # a kernel starts in two seconds, on a busy machine in thirty
+STARTS = 3  # its ports were free when they were chosen, not always when it takes them; then it never answers
+UNREADY = ("Kernel didn't respond", "Kernel died before replying")  # jupyter_client; no cell has run then
 OUTPUT_SECONDS = 60  # how long a finished cell may take to hand over its last output
 
 
@@ -132,7 +134,7 @@ def run(
     def place() -> str:
         return f"cell In [{min(done + 1, total)}]"
 
-    try:
+    def execute() -> None:
         papermill.execute_notebook(
             _literal(source),
             _literal(target),
@@ -149,6 +151,15 @@ def run(
             on_cell_executed=executed,
             resources={"metadata": {"path": os.getcwd()}},  # papermill's cwd would move the whole process
         )
+
+    try:
+        for left in reversed(range(STARTS)):
+            try:
+                execute()
+                break
+            except RuntimeError as error:
+                if done or not left or kernels.stopped or not str(error).startswith(UNREADY):
+                    raise
     except LiprefError:
         raise
     except Exception as error:
