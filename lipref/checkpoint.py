@@ -11,6 +11,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,11 @@ def _dense(path: Path, name: str, tensor: Tensor) -> Tensor:
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
         raise LiprefError(f"{path}: {name!r} is not a dense tensor: store dense tensors only")
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and values."""
+    return _digest({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, "")
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

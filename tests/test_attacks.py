@@ -210,6 +210,8 @@ def test_the_command_attacks_a_run(tmp_path):
     assert record["successes"] == 0
     assert record["end_points"] == 4 * record["attacked_inside"] > 0
     assert record["environment"]["torch"]
+    assert len(record["radii"]) == len(record["least_norms"]) == 20
+    assert all(own <= norm for own, norm in zip(record["radii"], record["least_norms"], strict=True) if norm)
     for counts in record["fixed"].values():
         assert counts["certified"] <= counts["right"] <= record["accurate"]
     assert "0 successes" in result.output

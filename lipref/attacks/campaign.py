@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -17,17 +18,19 @@ from lipref.attacks.ball import check_counts
 from lipref.attacks.edge import edge_search
 from lipref.attacks.judging import Attacked
 from lipref.attacks.loading import Target
+from lipref.attacks.minimum import minimum_norm
 from lipref.attacks.pgd import attack
 from lipref.audit import network_bound
-from lipref.certify import RADII, certify, radius_name
+from lipref.certify import RADII, EvaluationError, certify, radius_name
 from lipref.errors import LiprefError
 from lipref.provenance import environment, write_json
+from lipref.rounding import evaluation_error
 from lipref.runs import make_folder
 
-FORMAT = 1
-INSIDE = (0.9, 0.99, 0.999)  # of the certified radius
+FORMAT = 2
+INSIDE = (0.95, 0.99, 0.999)  # of the certified radius
+LEAST_SHARE = 0.9  # of the certified radius: a shorter end point is judged, but not counted
 BEYOND = (1.5, 2.0, 4.0)
-FIXED = RADII[:3]
 # Of l2: below it the rounding of a float64 logit, not the network, could decide a prediction.
 LEAST_RADIUS = 1e-6
 LEAST_STEPS = 20  # of an end point that counts
@@ -66,11 +69,14 @@ def run_campaign(
         LiprefError: ``out`` holds another campaign, cannot be written, or a network that gives no finite logits.
     """
     started, make = time.perf_counter(), make_folder(out)
-    key = {"format": FORMAT, "digest": target.record["digest"], "effort": asdict(effort)}
+    weights = checkpoint.fingerprint(target.model.state_dict())
+    key = {"format": FORMAT, "weights_sha256": weights, "effort": asdict(effort)}
     del key["effort"]["images"]  # more images later: the chunks that are done stay
     key["device"] = target.images.device.type
-    bound = network_bound(target.model).bound
-    key["lipschitz_bound"] = bound
+    audit = network_bound(target.model)
+    key["lipschitz_bound"] = audit.bound
+    error = evaluation_error(target.model, audit)
+    error = error if error.slope is not None else None
     starts = range(0, effort.images, effort.chunk)
     chunks = []
     for done, start in enumerate(starts):
@@ -80,11 +86,11 @@ def run_campaign(
         label = key | {"span": [at.start, at.stop]}
         chunk = _read(path, label)
         if chunk is None:
-            chunk = label | _attack_chunk(target, effort, bound, at, make / "violations")
+            chunk = label | _attack_chunk(target, effort, audit.bound, error, at, make / "violations")
             write_json(path, chunk)
         chunks.append(chunk)
     on_progress(len(starts), len(starts), "")
-    record = key | {"config": target.record["config"]} | _totals(chunks)
+    record = key | {name: target.record[name] for name in ("digest", "config")} | _totals(chunks)
     record |= {"seconds": sum(chunk["seconds"] for chunk in chunks), "last_seconds": time.perf_counter() - started}
     write_json(make / "attack.json", record | {"environment": environment(target.images.device)})
     return record
@@ -103,10 +109,12 @@ def _read(path: Path, key: dict) -> dict | None:
     return chunk
 
 
-def _attack_chunk(target: Target, effort: Effort, bound: float | None, at: slice, violations: Path) -> dict:
+def _attack_chunk(
+    target: Target, effort: Effort, bound: float | None, error: EvaluationError | None, at: slice, violations: Path
+) -> dict:
     started = time.perf_counter()
     x, y, names = target.images[at], target.labels[at], target.names[at]
-    radii = certify(target.model, [(x, y)], bound).radii.to(x.device)
+    radii = certify(target.model, [(x, y)], bound, error).radii.to(x.device)
     if bound is None:
         proved = torch.zeros(0, dtype=torch.int64, device=x.device)
     else:
@@ -117,9 +125,10 @@ def _attack_chunk(target: Target, effort: Effort, bound: float | None, at: slice
 
     def count(what: str, found: Attacked, level: Tensor) -> None:
         wrong = (found.end_margins <= 0).nonzero().tolist()
-        ends = found.end_margins.numel()
-        inside.append({"what": what, "end_points": ends, "successes": len(wrong),
-                       "least_margin_left": float((found.end_margins / level).min())})  # fmt: skip
+        long = found.end_norms >= LEAST_SHARE * own
+        left = float((found.end_margins / level).min())
+        inside.append({"what": what, "end_points": int(long.sum()), "shorter": int((~long).sum()),
+                       "successes": len(wrong), "least_margin_left": left})  # fmt: skip
         for restart, place in wrong:
             name = names[int(proved[place])]
             tensors = {"image": x[proved[place]], "perturbation": found.ends[restart, place]}
@@ -142,26 +151,19 @@ def _attack_chunk(target: Target, effort: Effort, bound: float | None, at: slice
             found = attack(target.model, sure, labels, factor * own, restarts=1, **common)
             beyond[str(factor)] = [int(found.success.sum()), len(proved)]
     box = target.box if effort.boxed else None
-    fixed = {}
-    for radius in FIXED:
-        found = attack(target.model, x, y, float(radius), box=box, **free)
-        # An end point is one attack; that the clean image is right too is known.
-        right = ~found.success & (radii > 0)
-        fixed[radius_name(radius)] = {"right": int(right.sum()), "certified": _certified(radii, radius, bound)}
+    least = minimum_norm(target.model, x, y, 0.0 if bound is None else radii, box=box, **common)
+    refuted |= {names[place] for place in least.violations.nonzero().flatten().tolist()}
     return {
         "images": len(x),
-        "accurate": int((radii > 0).sum()),
+        "accurate": int((least.norms > 0).sum()),
         "attacked_inside": len(proved),
         "inside": inside,
         "refuted": sorted(refuted),
         "beyond": beyond,
-        "fixed": fixed,
+        "radii": None if bound is None else radii.tolist(),
+        "least_norms": [norm if math.isfinite(norm) else None for norm in least.norms.tolist()],
         "seconds": time.perf_counter() - started,
     }
-
-
-def _certified(radii: Tensor, radius: Fraction, bound: float | None) -> int | None:
-    return None if bound is None else int((radii > float(radius)).sum())
 
 
 def _totals(chunks: Iterable[dict]) -> dict:
@@ -172,7 +174,7 @@ def _totals(chunks: Iterable[dict]) -> dict:
     stages = {}
     for what in dict.fromkeys(line["what"] for line in lines):
         these = [line for line in lines if line["what"] == what]
-        stages[what] = {name: sum(line[name] for line in these) for name in ("end_points", "successes")}
+        stages[what] = {name: sum(line[name] for line in these) for name in ("end_points", "shorter", "successes")}
         stages[what]["least_margin_left"] = min(line["least_margin_left"] for line in these)
     totals["end_points"] = sum(line["end_points"] for line in lines)
     totals["successes"] = sum(line["successes"] for line in lines)
@@ -186,11 +188,14 @@ def _totals(chunks: Iterable[dict]) -> dict:
         }
         for factor in factors
     }
+    for name in ("radii", "least_norms"):
+        lists = [chunk[name] for chunk in chunks]
+        totals[name] = None if lists[0] is None else list(itertools.chain.from_iterable(lists))
     totals["fixed"] = {
-        radius: {
-            name: None if chunks[0]["fixed"][radius][name] is None else sum(c["fixed"][radius][name] for c in chunks)
-            for name in ("right", "certified")
+        radius_name(radius): {
+            "right": sum(norm is None or norm > radius for norm in totals["least_norms"]),
+            "certified": None if totals["radii"] is None else sum(own > radius for own in totals["radii"]),
         }
-        for radius in chunks[0]["fixed"]
+        for radius in RADII
     }
     return totals
