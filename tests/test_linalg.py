@@ -9,7 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lipref.linalg import eigenvalues, gram
 from lipref.linalg.cayley import cayley_transform
+from lipref.linalg.eigenvalues import largest_eigenvalue_bound
 from lipref.linalg.exponential import non_expanding_terms, truncated_exponential_bound
 from lipref.linalg.gram import input_gram, output_gram
 from lipref.linalg.newton import inverse_root, newton_by_products
@@ -217,3 +219,48 @@ def test_squared_modulus_is_exact():
 
     # |1 + i t - t^2 / 2|^2 = 1 + t^4 / 4
     assert _squared_modulus(2) == (Fraction(1), Fraction(0), Fraction(1, 4))
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("channels", [(130, 7), (7, 130), (129, 128)])
+def test_the_gram_of_a_wide_kernel_is_that_of_a_narrow_one(monkeypatch, k, channels):
+    torch.manual_seed(0)
+    weight = torch.randn(*channels, k, k, dtype=torch.float64, requires_grad=True)
+    results = []
+    for wide in (128, 10_000):
+        monkeypatch.setattr(gram, "WIDE", wide)
+        found = gram.input_gram(weight)
+        (slope,) = torch.autograd.grad((found * torch.linspace(-1, 1, found.numel()).view_as(found)).sum(), weight)
+        results.append((found, slope))
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [F64, torch.complex128])
+@pytest.mark.parametrize("spectrum", ["flat", "spread", "pair", "zero", "low"])
+def test_the_largest_eigenvalue_is_bounded_closely(kind, spectrum):
+    """Above the truth, and within 1e-6 of it, with more columns than are solved directly."""
+    torch.manual_seed(0)
+    n = 100
+    values = {
+        "flat": torch.ones(5, n, dtype=F64) * 3,
+        "spread": torch.rand(5, n, dtype=F64),
+        "pair": torch.cat([torch.rand(5, n - 2, dtype=F64), torch.tensor([[1.5, 1.5 - 1e-9]] * 5, dtype=F64)], 1),
+        "zero": torch.zeros(5, n, dtype=F64),
+        "low": torch.cat([torch.rand(5, 2, dtype=F64), torch.zeros(5, n - 2, dtype=F64)], 1),
+    }[spectrum]
+    q, _ = torch.linalg.qr(torch.randn(5, n, n, dtype=kind))
+    matrices = (q * values[:, None].to(kind)) @ q.mH
+    found, truth = largest_eigenvalue_bound(matrices), float(values.max())
+    rounding = 1e-14 * truth  # of making the matrices
+    assert truth - rounding <= found <= truth * (1 + 1e-6)
+
+
+def test_a_candidate_that_is_too_small_is_not_proved():
+    q, _ = torch.linalg.qr(torch.randn(2, 80, 80, dtype=F64))
+    matrices = (q * torch.linspace(0, 1, 80, dtype=F64)) @ q.mT
+    for shift in (0.5, 1 - 1e-9):
+        assert len(eigenvalues._not_below(matrices, shift)[0]) == 2
+    left, bound = eigenvalues._not_below(matrices, 1 + 1e-9)
+    assert not len(left)
+    assert 1 < bound < 1 + 1e-8
