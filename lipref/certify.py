@@ -127,6 +127,7 @@ def certify(
     lipschitz: float | None,
     error: EvaluationError | None = None,
     tta: str | None = None,
+    pairs: Tensor | None = None,
 ) -> Certificate:
     """Certify ``model`` on ``batches`` of ``(images, labels)``, mean-subtracted images in units of [0, 1].
 
@@ -142,9 +143,13 @@ def certify(
         tta: ``"flip"`` certifies the average of the logits of a picture and of its mirror image. Mirroring is an
             isometry, so the average of the two maps has the network's constant too: the certificate is as rigorous,
             of another classifier.
+        pairs: constants ``(K, K)`` of the differences of two logits (`lipref.heads.pair_bounds`), none above
+            sqrt(2) L; a radius is then the least over all other classes, and never smaller than without. None: the
+            common sqrt(2) L, as in the published comparisons.
 
     Raises:
-        LiprefError: no images, non-finite logits, a bound that is not a positive finite number, or an unknown tta.
+        LiprefError: no images, non-finite logits, a bound that is not a positive finite number, pairs of another
+            shape, or an unknown tta.
     """
     if tta not in TTA:
         raise LiprefError(f"tta={tta!r} is unknown; give one of {', '.join(map(str, TTA))}")
@@ -158,7 +163,8 @@ def certify(
     for module in model.modules():
         if isinstance(module, LipschitzConv2d):
             module._kept = None  # prepared anew, whatever the copy brought along
-    found, errors = [], []
+    constant = 1.0 if lipschitz is None else lipschitz
+    found, errors, reaches = [], [], []
     with torch.no_grad():
         for images, labels in batches:
             images = images.to(device=device, dtype=torch.float64)
@@ -169,21 +175,35 @@ def certify(
                 raise LiprefError(
                     "the network gives logits that are not finite; its weights are damaged or its training diverged"
                 )
-            found.append(margins(logits, labels.to(device)).cpu())
+            labels = labels.to(device)
+            found.append(margins(logits, labels).cpu())
+            bound = None
             if error is not None:
                 bound = error.at(images.flatten(1).norm(dim=1))  # of a mirror image too: it has the same norm
                 if tta is not None:  # one more addition
                     bound = bound + 2.0**-52 * (logits.norm(dim=1) + bound)
                 errors.append(bound.cpu())
+            reaches.append(_radii(logits, labels, constant, bound, pairs).cpu())
     if not found:
         raise LiprefError("no images to certify")
     all_margins = torch.cat(found)
-    constant = 1.0 if lipschitz is None else lipschitz
     rounding = torch.cat(errors) if errors else None
-    # The last factor covers the rounding of the few operations here.
-    kept = all_margins if rounding is None else all_margins - math.sqrt(2) * rounding * (1 + 1e-9)
-    radii, total = certified_radii(kept, constant) * (1 - 2.0**-50), len(all_margins)
+    radii, total = torch.cat(reaches), len(all_margins)
     cra = {radius: Proportion(int((radii > float(radius)).sum()), total) for radius in RADII}
     return Certificate(
         Proportion(int((all_margins > 0).sum()), total), cra, constant, lipschitz is not None, radii, rounding
     )
+
+
+def _radii(logits: Tensor, labels: Tensor, lipschitz: float, error: Tensor | None, pairs: Tensor | None) -> Tensor:
+    """Certified radii ``(N,)``: margins less what rounding can have added, over the constants."""
+    taken = 0.0 if error is None else math.sqrt(2) * error * (1 + 1e-9)
+    radii = certified_radii(margins(logits, labels) - taken, lipschitz)
+    if pairs is not None:
+        if pairs.shape != (logits.shape[1],) * 2:
+            raise LiprefError(f"pairs of shape {tuple(pairs.shape)}: give ({logits.shape[1]}, {logits.shape[1]})")
+        ahead = logits.gather(1, labels[:, None]) - logits
+        own = (ahead - (taken if error is None else taken[:, None])) / pairs.to(logits)[labels]
+        own = own.scatter(1, labels[:, None], math.inf).amin(1)
+        radii = torch.where(radii > 0, torch.maximum(radii, own), radii)
+    return radii * (1 - 2.0**-50)  # covers the rounding of the few operations here

@@ -175,3 +175,23 @@ def test_a_tampered_kept_operator_is_not_certified():
     model(batch[0][0])
     model.head._kept[1]["weight"].mul_(100)
     assert torch.equal(certify(model, batch, 1.0).radii, honest)
+
+
+def test_averaging_over_mirror_images():
+    """The certified function is the average of both logits; its Jacobian keeps the bound."""
+    torch.manual_seed(0)
+    model = convnet("XS", "bcop", 3, 3, 4).eval()
+    x, y = torch.randn(16, 3, 4, 4), torch.randint(3, (16,))
+    bound = network_bound(model).bound
+    found = certify(model, [(x, y)], bound, tta="flip")
+    twin = model.double()
+    with torch.no_grad():
+        logits = (twin(x.double()) + twin(x.double().flip(-1))) / 2
+    assert torch.allclose(found.radii, certified_radii(margins(logits, y), bound), rtol=1e-9)
+    plain, mirrored = (certify(model, [(z, y)], bound, tta="flip").radii for z in (x, x.flip(-1)))
+    assert torch.allclose(plain, mirrored, rtol=1e-9)
+    assert not torch.allclose(plain, certify(model, [(x, y)], bound).radii, rtol=1e-3)
+    jacobian = torch.autograd.functional.jacobian(lambda z: (twin(z) + twin(z.flip(-1)))[0] / 2, x[:1].double())
+    assert torch.linalg.matrix_norm(jacobian.flatten(1), 2) <= bound
+    with pytest.raises(LiprefError, match="shift"):
+        certify(model, [(x, y)], bound, tta="shift")

@@ -293,6 +293,10 @@ def test_the_commands(copied, runs, certificate, tmp_path):
     shown = invoked("audit", copied)
     assert repr(found.bound) in shown
     assert "block0_conv0" in shown
+    shown = invoked("certify", copied, "--tta", "flip", "--pairs")
+    assert "over mirror images" in shown
+    assert "each pair of logits" in shown
+    refused("shift", invoked, "certify", copied, "--tta", "shift")
     image = tmp_path / "digit.png"
     Image.fromarray(runs[1].test.images[0, 0].numpy()).save(image)
     shown = invoked("predict", copied, image, "--csv", tmp_path / "out.csv")

@@ -14,7 +14,7 @@ FLOORS = [
     {"activations", "layers"},
     {"nets"},
     {"losses", "data", "certify", "audit", "checkpoint", "divergence", "memory"},
-    {"rounding"},
+    {"rounding", "heads"},
     {"settings", "published", "plots"},
     {"training"},
     {"provenance", "workloads"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import torch
 import typer
 
 from lipref import certificates, display
-from lipref.certify import TTA, radius_name
+from lipref.certify import TTA, Certificate, radius_name
 from lipref.certify import certify as run_certify
 from lipref.checkpoint import replace_file
 from lipref.classifier import Classifier, load, read_config
@@ -19,6 +20,7 @@ from lipref.data import DATASETS, ImageData, pixels, validation_split
 from lipref.data import load as load_data
 from lipref.data.catalogue import FOLDER_PREFIX
 from lipref.errors import LiprefError
+from lipref.heads import pair_bounds
 from lipref.plans import check_device
 from lipref.runs import RunConfig
 
@@ -34,6 +36,9 @@ def certify(
     layer: Layer = None,
     out: Annotated[Path | None, typer.Option(help="The certificate's file; default beside the weights.")] = None,
     tta: Annotated[str | None, typer.Option(help="flip: also certify the average over mirror images.")] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Also certify with a constant for each pair of logits.")] = (
+        False
+    ),
 ) -> None:
     """Certify a saved network on the pictures that its run was tested on, and write the certificate."""
     if tta not in TTA:
@@ -59,13 +64,19 @@ def certify(
     })  # fmt: skip
     display.say(f"{config.layer} {config.size} on {config.dataset}, {name}")
     display.print_table(display.console(), shown)
+    batches = partial(pixels, held_out.test, data, place, torch.float64, 250)
     if tta is not None:
-        batches = pixels(held_out.test, data, place, torch.float64, 250)
-        error = classifier.evaluation_error
-        averaged = run_certify(classifier.model, batches, classifier.bound, error, tta)
-        shares = {"accuracy": averaged.accuracy} | {radius_name(r): share for r, share in averaged.cra.items()}
-        text = ", ".join(f"{name} {100 * share.value:.1f} %" for name, share in shares.items())
-        display.say(f"Averaged over mirror images, not in the file: {text}")
+        averaged = run_certify(classifier.model, batches(), classifier.bound, classifier.evaluation_error, tta)
+        display.say(f"Averaged over mirror images, not in the file: {_shares(averaged)}")
+    if pairs:
+        constants = pair_bounds(classifier.model, classifier.audit)
+        if constants is None:
+            display.say("Pairs of logits: the head is not linear, or nothing is proved, so sqrt(2) L is the bound")
+        else:
+            closer = run_certify(
+                classifier.model, batches(), classifier.bound, classifier.evaluation_error, pairs=constants
+            )
+            display.say(f"With a constant for each pair of logits, not in the file: {_shares(closer)}")
     _say_proved(classifier)
     display.say(certificate.statement)
     display.say(f"Certificate: {path}")
@@ -106,6 +117,11 @@ def predict(
     _say_proved(classifier)
     if csv is not None:
         display.say(f"Table: {csv}")
+
+
+def _shares(certificate: Certificate) -> str:
+    shares = {"accuracy": certificate.accuracy} | {radius_name(r): share for r, share in certificate.cra.items()}
+    return ", ".join(f"{name} {100 * share.value:.1f} %" for name, share in shares.items())
 
 
 def _say_proved(classifier: Classifier) -> None:
