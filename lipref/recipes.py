@@ -104,6 +104,11 @@ def _score(record: dict) -> tuple[float, float]:
     return certificate["cra"][radius_name(RADII[0])]["value"], certificate["accuracy"]["value"]
 
 
+def at_edge(learning_rate: float, source: str, grid: tuple[float, ...] = Search.learning_rates) -> bool:
+    """Whether a searched learning rate is the smallest or largest of its grid: a better one may lie beyond."""
+    return source == "search" and learning_rate in (min(grid), max(grid))
+
+
 def with_recipe(settings: Settings, recipe: Recipe) -> Settings:
     """``settings`` with the recipe's learning rate and weight decay."""
     return replace(settings, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)

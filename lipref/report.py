@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from lipref.checkpoint import replace_file
 from lipref.layers import LAYERS
 from lipref.nets import SIZES
 from lipref.provenance import write_json
+from lipref.recipes import at_edge
 from lipref.runs import row
 
 SHARES = {"accuracy": "accuracy"} | {f"cra_{radius * 255}": f"CRA {radius_name(radius)}" for radius in RADII}
@@ -22,6 +24,10 @@ NOTE = (
     "mean and the standard deviation over seeds. CRA: certified robust accuracy at an l2 radius over pixels in [0, 1]. "
     "L: rigorous upper bound of the network's Lipschitz constant, by which radii are divided; where a layer brings no "
     "bound, L is 'not proved' and the CRA is what it would be if L were 1."
+)
+
+EDGE = (
+    "(edge): the best learning rate of the search's grid was its smallest or its largest; a better one may lie beyond."
 )
 
 
@@ -46,7 +52,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             "size": size,
             "n": len(done),
             "parameters": f"{int(group.parameters.iloc[0]):,}",
-            "lr": " ".join(f"{value:.3g}" for value in sorted(set((group if done.empty else done).learning_rate))),
+            "lr": _rates(group if done.empty else done),
             "lr from": " ".join(sorted({str(source) for source in group.hyperparameters})),
             "epochs": int(group.epochs.iloc[0]),
         }
@@ -65,11 +71,17 @@ def brief(records: list[dict]) -> pd.DataFrame:
     frame = summary(pd.DataFrame([row(record) for record in records])).drop(columns=["parameters", "lr from", "epochs"])
     if frame["size"].nunique() == 1:
         frame = frame.drop(columns="size")
+    frame["lr"] = frame["lr"].str.replace(" (edge)", "", regex=False)
     for title in SHARES.values():
         frame[title] = frame[title].str.split(" [", regex=False).str[0]
     for title in list(SHARES.values())[1:]:
         frame[title] = frame[title].where(frame[title] != "diverged", "")
     return frame.rename(columns=lambda name: name.removesuffix("/255") if name.startswith("CRA") else name)
+
+
+def _rates(group: pd.DataFrame) -> str:
+    pairs = sorted(set(zip(group.learning_rate, group.hyperparameters, strict=True)))
+    return " ".join(dict.fromkeys(f"{rate:.3g}{' (edge)' if at_edge(rate, source) else ''}" for rate, source in pairs))
 
 
 def _share(done: pd.DataFrame, name: str) -> str:
@@ -106,10 +118,43 @@ def write(records: list[dict], folder: Path, title: str) -> list[Path]:
         f"{first.train_images:,} training and {first.test_images:,} test images, {first.epochs} epochs, batches of "
         f"{first.batch_size}, on {first.device}."
     )
-    replace_file(paths[0], f"# {title}\n\n{setting}\n\n{to_markdown(summary(table))}\n\n{NOTE}\n".encode())
+    people = summary(table)
+    notes = f"{NOTE} {EDGE}" if people["lr"].str.contains("(edge)", regex=False).any() else NOTE
+    replace_file(paths[0], f"# {title}\n\n{setting}\n\n{to_markdown(people)}\n\n{notes}\n".encode())
     replace_file(paths[1], table.to_csv(index=False).encode())
     write_json(paths[2], records)
     return paths
+
+
+def provenance(records: list[dict]) -> str:
+    """What records were made with, in one line: commit, dates, device and threads, torch, and the number of images.
+
+    Args:
+        records: Of runs or of measurements; several values of one kind are all named.
+    """
+
+    def several(values: Iterable[object]) -> str:
+        return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "unknown"
+
+    environments = [record["environment"] for record in records]
+    days = sorted({environment["time"][:10] for environment in environments})
+    commits = [
+        f"{each['commit'][:10]}{' with changes' if each['dirty'] else ''}" if each["commit"] else None
+        for each in environments
+    ]
+    machines = [
+        each["device"].get("name") or f"{each['cpu']} ({each['threads']} thread{'s' if each['threads'] > 1 else ''})"
+        for each in environments
+    ]
+    parts = [
+        f"commit {several(commits)}", " to ".join(dict.fromkeys([days[0], days[-1]])), several(machines),
+        f"torch {several(each['torch'] for each in environments)}",
+    ]  # fmt: skip
+    images = [
+        f"{record['config']['train_images']:,} training and {record['config']['test_images']:,} test images"
+        for record in records if "train_images" in record["config"]
+    ]  # fmt: skip
+    return "; ".join([*parts, several(images)] if images else parts)
 
 
 def cost_summary(records: list[dict]) -> pd.DataFrame:

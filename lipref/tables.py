@@ -2,31 +2,27 @@
 
 Every function gives the columns `COLUMNS`. ``source`` is ``"paper"`` or ``"ours"``, ``setting`` says under which
 circumstances a value was measured, ``low`` and ``high`` bound it (empty where nothing is known), ``n`` is the number of
-runs behind it. What has not been run has no row.
+runs behind it and ``of`` the number of runs that were made. What has not been run has no row; what was run and gave no
+value has one with an empty value, and its ``note`` says why ("diverged").
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from lipref import published, report
-from lipref.errors import LiprefError
+from lipref.scoring import scores
 
-COLUMNS = ("source", "setting", "layer", "size", "measure", "value", "low", "high", "n", "unit")
+COLUMNS = ("source", "setting", "layer", "size", "measure", "value", "low", "high", "n", "unit", "of", "note")
+DIVERGED = "diverged"
 RADAR_MEASURES = (
     "robust accuracy", "accuracy", "training time", "inference time", "training memory", "inference memory",
 )  # fmt: skip
 INTERVALS = (
     "Intervals of accuracy and CRA: exact 95 % over the test images for one run; mean and one standard deviation over "
     "seeds for several. Intervals of times: quartiles of repeated measurements."
-)
-SCORES = (
-    "Our scores: 5 for the best layer, 1 for the worst, between them in proportion; linear in accuracy and CRA, "
-    "logarithmic in seconds and bytes, means over the sizes that all layers have. The paper's are whole numbers by a "
-    "rule of its own, over three data sets and four sizes."
 )
 _POSTER = "CIFAR-10, one A100, batch 256"
 
@@ -65,7 +61,7 @@ def ranking(runs: pd.DataFrame) -> pd.DataFrame:
             _row("paper", setting, line.layer, line.size, "CRA(36/255)", 100 * line.cra_36, 1, "%")
             for line in published.ranking(name, first).itertuples()
         ]
-    ours = sorted(_our_shares(runs, {"cra_36": "CRA(36/255)"}), key=lambda row: -row["value"])
+    ours = sorted(_our_shares(runs, {"cra_36": "CRA(36/255)"}), key=lambda row: -row["value"] if row["n"] else math.inf)
     return _frame([*ours, *paper])
 
 
@@ -75,15 +71,24 @@ def robustness(runs: pd.DataFrame) -> pd.DataFrame:
     return _frame(_our_shares(runs, names))
 
 
-def mean_curves(curves: pd.DataFrame, size: str) -> pd.DataFrame:
-    """The curves (`lipref.study.Study.curves`) of one size, averaged over seeds: ``layer, radius, share``.
+def mean_curves(curves: pd.DataFrame, runs: pd.DataFrame, size: str) -> pd.DataFrame:
+    """The curves of one size, averaged over seeds: ``layer, radius, share, note``.
 
-    Curves end at their first 0, so seeds count as 0 beyond it.
+    Curves end at their first 0, so seeds count as 0 beyond it. A layer of which every run diverged has one row without
+    radius and share.
+
+    Args:
+        curves: `lipref.study.Study.curves`.
+        runs: the table of runs (`runs.row`).
+        size: one of the sizes of both.
     """
     chosen = curves[curves["size"] == size]
     seeds = chosen.groupby("layer").seed.nunique()
     means = chosen.groupby(["layer", "radius"], sort=False).share.sum().reset_index()
     means["share"] /= means.layer.map(seeds)
+    lost = sorted(set(runs[runs["size"] == size].layer) - set(means.layer))
+    gaps = pd.DataFrame({"layer": lost, "radius": math.nan, "share": math.nan, "note": DIVERGED})
+    means = pd.concat([means.assign(note=""), gaps]) if lost else means.assign(note="")
     return means.sort_values(["layer", "radius"], key=lambda c: report.order(c) if c.name == "layer" else c)
 
 
@@ -142,7 +147,7 @@ def memory(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def radar(runs: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Figure 1: scores from 1 (worst) to 5 (best) on six axes; how ours come about is told by `SCORES`.
+    """Figure 1: scores from 1 (worst) to 5 (best) on six axes; how ours come about is told by `scoring.SCORES`.
 
     The unconstrained network takes no part. A layer that lacks a measure has no score on that axis.
     """
@@ -163,43 +168,15 @@ def radar(runs: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
         ("training memory", costs, "train_peak_bytes", True),
         ("inference memory", costs, "infer_peak_bytes", True),
     ):
-        for layer, score in _scores(table, column, logarithmic).items():
-            ours.append(_row("ours", _radar_setting(runs, costs), layer, "all", measure, score, 1, "score"))
+        setting, found = _radar_setting(runs, costs), scores(table, column, logarithmic)
+        ours += [_row("ours", setting, layer, "all", measure, score, 1, "score") for layer, score in found.items()]
+        if table is done:
+            ours += [
+                _lost("ours", setting, layer, "all", measure, "score", int((runs.layer == layer).sum()))
+                for layer in dict.fromkeys(runs.layer)
+                if layer not in {"standard", *found}
+            ]
     return _frame([*paper, *ours])
-
-
-def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """A tidy table as people read it: a row per layer and size, the paper's and our values side by side, as text."""
-    if table.empty:
-        raise LiprefError("the table is empty: there are no records to show")
-    columns = [
-        (measure, source) for measure in dict.fromkeys(table.measure) for source in ("paper", "ours")
-        if ((table.measure == measure) & (table.source == source)).any()
-    ]  # fmt: skip
-    several = table.groupby("source").setting.nunique().max() > 1
-    keys = ["layer", "size", "setting"] if several else ["layer", "size"]
-    lines = []
-    for key, group in table.groupby(keys, sort=False):
-        line = dict(zip(keys, key, strict=True))
-        for measure, source in columns:
-            cell = group[(group.measure == measure) & (group.source == source)]
-            line[f"{measure}{_unit(table, measure)}: {source}"] = "" if cell.empty else _text(cell.iloc[0])
-        line["n"] = " ".join(str(int(n)) for n in dict.fromkeys(group[group.source == "ours"].n))
-        lines.append(line)
-    frame = pd.DataFrame(lines).sort_values(["layer", "size"], key=report.order, kind="stable").reset_index(drop=True)
-    return frame.drop(columns="size") if set(frame["size"]) == {"all"} else frame
-
-
-def of_our_sizes(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of those sizes for which there is a value of ours; all, where there is none."""
-    sizes = set(table[table.source == "ours"]["size"])
-    return table[table["size"].isin(sizes)] if sizes else table
-
-
-def settings(table: pd.DataFrame) -> str:
-    """Where the values of a tidy table come from, a line for each setting."""
-    found = table[["source", "setting"]].drop_duplicates()
-    return "\n".join(f"{line.source}: {line.setting}" for line in found.itertuples())
 
 
 def _frame(rows: list[dict]) -> pd.DataFrame:
@@ -209,8 +186,13 @@ def _frame(rows: list[dict]) -> pd.DataFrame:
 def _row(source, setting, layer, size, measure, value, *rest) -> dict:
     """One row; ``rest`` is ``low, high, n, unit`` or, without an interval, ``n, unit``."""
     low, high, n, unit = rest if len(rest) == 4 else (math.nan, math.nan, *rest)
-    cells = (source, setting, layer, size, measure, float(value), float(low), float(high), int(n), unit)
+    cells = (source, setting, layer, size, measure, float(value), float(low), float(high), int(n), unit, int(n), "")
     return dict(zip(COLUMNS, cells, strict=True))
+
+
+def _lost(source, setting, layer, size, measure, unit, of) -> dict:
+    """The row of what was run ``of`` times and diverged every time."""
+    return _row(source, setting, layer, size, measure, math.nan, 0, unit) | {"of": of, "note": DIVERGED}
 
 
 def _our_shares(runs: pd.DataFrame, names: dict[str, str]) -> list[dict]:
@@ -218,16 +200,20 @@ def _our_shares(runs: pd.DataFrame, names: dict[str, str]) -> list[dict]:
     rows = []
     if runs.empty:
         return rows
-    for (layer, size), group in runs[runs.status == "done"].groupby(["layer", "size"], sort=False):
-        first = group.iloc[0]
+    for (layer, size), group in runs.groupby(["layer", "size"], sort=False):
+        first, done = group.iloc[0], group[group.status == "done"]
         setting = f"{first.dataset}, {_epochs(runs)}, batch {first.batch_size}, {first.test_images:,} test images"
         for column, measure in names.items():
-            values = 100 * group[column]
-            if len(values) == 1:
-                low, high = 100 * first[f"{column}_low"], 100 * first[f"{column}_high"]
+            place = ("ours", setting, layer, size, measure)
+            if done.empty:
+                rows.append(_lost(*place, "%", len(group)))
+                continue
+            values = 100 * done[column]
+            if len(done) == 1:
+                low, high = 100 * done[f"{column}_low"].iloc[0], 100 * done[f"{column}_high"].iloc[0]
             else:
                 low, high = values.mean() - values.std(), values.mean() + values.std()
-            rows.append(_row("ours", setting, layer, size, measure, values.mean(), low, high, len(values), "%"))
+            rows.append(_row(*place, values.mean(), low, high, len(done), "%") | {"of": len(group)})
     return rows
 
 
@@ -265,33 +251,3 @@ def _radar_setting(runs: pd.DataFrame, costs: pd.DataFrame) -> str:
         line = next(costs.itertuples())
         parts.append(f"cost at {_shape(line)} {' '.join(dict.fromkeys(costs['size']))}, {_machine(line)}")
     return "; ".join(parts) or "nothing"
-
-
-def _scores(table: pd.DataFrame, column: str, logarithmic: bool) -> dict[str, float]:
-    """Scores 1 to 5 per layer; low numbers are good where ``logarithmic``."""
-    if table.empty:
-        return {}
-    table = table[table[column].notna()]
-    sizes = table.groupby("size").layer.nunique()
-    common = sizes[sizes == table.layer.nunique()].index
-    table = table[table["size"].isin(common)] if len(common) else table
-    values = np.log(table[column].astype(float)) if logarithmic else table[column].astype(float)
-    means = values.groupby(table.layer).mean()
-    place = (means - means.min()) / (means.max() - means.min()) if means.max() > means.min() else means * 0 + 1
-    if logarithmic and means.max() > means.min():
-        place = 1 - place
-    return (1 + 4 * place).to_dict()
-
-
-def _unit(table: pd.DataFrame, measure: str) -> str:
-    unit = table[table.measure == measure].unit.iloc[0]
-    return {"%": " (%)", "s": " (s)", "images/s": " (images/s)", "bytes": " (MB)", "score": ""}[unit]
-
-
-def _text(row: pd.Series) -> str:
-    form = {"%": "{:.1f}", "s": "{:.3g}", "images/s": "{:.0f}", "bytes": "{:.1f}", "score": "{:.1f}"}[row.unit]
-    scale = 1e-6 if row.unit == "bytes" else 1.0
-    text = form.format(scale * row.value)
-    if row.unit == "%" and row.n > 1:
-        return f"{text} ± {form.format(row.high - row.value)}"
-    return text if pd.isna(row.low) else f"{text} [{form.format(row.low)}, {form.format(row.high)}]"

@@ -15,6 +15,7 @@ def runs_table(layers=tuple(COSTLY), sizes=("XS",), seeds=(0,), dataset="digits"
                 accuracy, cra = 0.9 + 0.01 * place, 0.7 + 0.02 * place + 0.01 * seed
                 row = {"dataset": dataset, "size": size, "layer": layer, "seed": seed, "status": "done",
                        "train_images": 1437, "test_images": 360, "epochs": 20, "batch_size": 64,
+                       "learning_rate": 0.1, "hyperparameters": "search",
                        "accuracy": accuracy,
                        "accuracy_low": accuracy - 0.03, "accuracy_high": accuracy + 0.02}  # fmt: skip
                 for radius in (36, 72, 108, 255):
@@ -47,3 +48,12 @@ def costs_table(layers=tuple(COSTLY), sizes=("XS", "S"), folded=True):
                 }
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def diverged(runs, layer, seeds=None):
+    """The same runs, those of ``layer`` with one of ``seeds`` (all) diverged: without any certified value."""
+    runs = runs.copy()
+    lost = (runs.layer == layer) & (runs.seed.isin(runs.seed if seeds is None else seeds))
+    runs.loc[lost, "status"] = "diverged"
+    runs.loc[lost, [name for name in runs.columns if name.startswith(("accuracy", "cra_"))]] = math.nan
+    return runs

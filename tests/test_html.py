@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -9,10 +10,14 @@ import nbformat
 import pytest
 from matplotlib.figure import Figure
 
+from lipref import report
+from lipref.commands import running
 from lipref.errors import LiprefError
 from lipref.notebooks import Item
 from lipref.notebooks.formulas import formula
 from lipref.notebooks.html import write_report
+from lipref.notebooks.page import STYLE
+from lipref.paths import RESULTS
 
 
 def png():
@@ -160,6 +165,63 @@ def test_what_is_not_a_result_is_refused(tmp_path):
         write_report(tmp_path / "r.html", "t", "", executed)
     with pytest.raises(LiprefError, match="at least one"):
         write_report(tmp_path / "r.html", "t", "", [])
+
+
+def test_no_path_of_the_machine_is_shown(tmp_path):
+    item, notebook = make(tmp_path / "home")
+    node = nbformat.read(notebook, as_version=4)
+    given = node.metadata["papermill"]["parameters"]
+    given |= {"records": str(tmp_path), "inside": str(tmp_path / "home" / "x"), "elsewhere": "/opt/things/results"}
+    nbformat.write(node, notebook)
+    text = write_report(tmp_path / "r.html", "t", "", [(item, notebook)]).read_text()
+    cells = dict(re.findall(r"<tr><th>(\w+)</th><td>(.*?)</td></tr>", text))
+    assert cells == {
+        "sizes": "XS,S", "lr": "0.001", "records": tmp_path.name, "inside": "home/x", "elsewhere": "results"
+    }  # fmt: skip
+    assert str(tmp_path) not in text
+
+
+def test_wide_things_scroll_on_a_narrow_page():
+    """What is wider than the page scrolls in a box of its own; pictures are not shrunk until nobody can read them."""
+    narrow = STYLE.split("@media (max-width: 48rem) {")[1].split("\n}")[0]
+    assert re.search(r"\.output_area[^{}]*\{ overflow-x: auto; \}", narrow)
+    assert re.search(r"img \{ min-width: \d+rem", narrow)
+    assert re.search(r"table \{[^}]*overflow-x: auto", STYLE)
+
+
+def test_the_report_tells_what_it_was_made_with(tmp_path):
+    folder = RESULTS / "digits-xs"
+    lead = running._lead(folder, ["figure9: broken"])
+    (trained,) = re.findall(r"\*\*Trained:\*\* (.*)", lead)
+    first = json.loads((folder / "records.json").read_text())[0]["environment"]
+    for value in (
+        first["commit"][:10],
+        first["torch"],
+        first["time"][:10],
+        first["cpu"],
+        "1 thread)",
+        "1,437 training",
+    ):
+        assert value in trained
+    assert "**Measured:**" in lead
+    assert "**Missing:** figure9: broken" in lead
+    assert "Trained" not in running._lead(tmp_path, [])
+    assert "Trained" not in running._lead(None, [])
+
+
+def test_provenance_names_every_value():
+    def record(**environment):
+        usual = {"commit": "a" * 40, "dirty": False, "time": "2026-01-02T03:04:05+00:00", "torch": "2.15.0", "cpu": "X",
+                 "threads": 1, "device": {"type": "cpu"}}  # fmt: skip
+        return {"config": {}, "environment": usual | environment}
+
+    text = report.provenance([
+        record(), record(commit=None, dirty=None), record(commit="b" * 40, dirty=True, time="2026-02-03T00:00+00:00"),
+        record(device={"type": "cuda", "name": "A100"}, threads=4),
+    ])  # fmt: skip
+    assert text == (
+        "commit aaaaaaaaaa, bbbbbbbbbb with changes; 2026-01-02 to 2026-02-03; X (1 thread), A100; torch 2.15.0"
+    )
 
 
 def test_formulas_are_drawn_or_shown_as_source():

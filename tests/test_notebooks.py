@@ -79,6 +79,13 @@ def test_the_readmes_table_is_the_map():
         (line,) = (line for line in shown.splitlines() if f"notebooks/{item.name}.ipynb" in line)
         for text in (item.item, item.title, item.shows, item.status):
             assert text in line
+    assert re.findall(r"notebooks/(\w+)\.ipynb", shown) == NAMES
+
+
+def test_the_map_has_the_tables_first():
+    assert [item.item for item in ITEMS] == [
+        "Quickstart", "Table 1", "Table 2", *(f"Figure {number}" for number in range(1, 6))
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

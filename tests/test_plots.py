@@ -1,5 +1,6 @@
 """What is drawn: the numbers of the tidy table, every one and no others."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -8,12 +9,13 @@ import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
-from fake_tables import COSTLY, costs_table, runs_table
+from fake_tables import COSTLY, costs_table, diverged, runs_table
 
 from lipref import plots, tables
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.paths import ROOT
+from lipref.plots import scales
 
 FOUR = ("XS", "S", "M", "L")
 
@@ -80,6 +82,43 @@ def test_a_layer_of_ones_own_is_in_the_picture(name):
     words = texts(figure).replace("\n", " ")
     assert "MyConv" in words
     assert "Cayley" in words
+
+
+@pytest.mark.parametrize("name", ["ranking", "accuracy", "radar"])
+def test_what_diverged_is_named_under_the_picture(name):
+    draw = PICTURES[name][0]
+    whole = runs_table(layers=("aol", "soc", "MyConv"))
+    runs = diverged(whole, "soc")
+    makes = {"ranking": tables.ranking, "accuracy": lambda runs: tables.accuracy(runs, "digits"),
+             "radar": lambda runs: tables.radar(runs, costs_table())}  # fmt: skip
+    assert "SOC: diverged" in texts(draw(makes[name](runs))).replace(" XS", "")
+    assert "diverged" not in texts(draw(makes[name](whole)))
+    assert "SOC: diverged" in texts(
+        plots.robustness_curve(tables.mean_curves(curves(("aol",)).assign(size="XS", seed=0),
+                                                  runs[runs.layer.isin(["aol", "soc"])], "XS"))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["s", "bytes", "images/s"])
+@pytest.mark.parametrize(("least", "most"), [(3, 4), (90, 5000), (1e3, 3e9), (0.002, 600), (1, 1)])
+def test_ticks_are_evenly_spaced(least, most, unit):
+    """1, 2, 5, 10, ... without a gap, or powers of ten with equal gaps; each text is the tick's own number."""
+    ticks = scales._ticks(*scales.limits(least, most))
+    assert 2 <= len(ticks) <= scales.MOST_TICKS
+    leads = {f"{tick:e}"[0] for tick in ticks}
+    assert leads <= {"1", "2", "5"}
+    factors = [high / low for low, high in itertools.pairwise(ticks)]
+    assert max(factors) / min(factors) < 1.26 or (leads != {"1"} and max(factors) <= 2.6)
+    sizes = {name: size for size, name in scales._UNITS[unit]}
+    for tick in ticks:
+        number, name = scales._text(tick, unit)
+        assert float(number.replace(",", "")) * sizes[name] == pytest.approx(tick)
+
+
+def test_layers_at_one_size_stand_side_by_side():
+    (axis, *_) = plots.memory(tables.memory(costs_table())).axes
+    places = {line.get_color(): line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) > 1}
+    assert len(set(places.values())) == len(places) == len(LAYERS)
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -19,6 +19,7 @@ from rattler import MatchSpec
 import lipref
 from lipref import cost, report, runs
 from lipref.paths import RESULTS, ROOT
+from lipref.recipes import Search
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"torch": "pytorch"}
@@ -230,6 +231,23 @@ def test_the_readmes_table_is_the_committed_result():
     table = [line for line in (RESULTS / "digits-xs" / "table.md").read_text().splitlines() if line.startswith("|")]
     assert table[2:]
     assert "\n".join(table) in shown
+    assert ("(edge)" in "".join(table)) == (report.EDGE[1:] in shown)
+
+
+def test_rates_at_the_edge_of_the_search_are_marked(tmp_path):
+    records = json.loads((RESULTS / "digits-xs" / "records.json").read_text())
+    table = report.summary(pd.DataFrame([runs.row(record) for record in records])).set_index("layer")
+    grid = Search.learning_rates
+    for record in records:
+        rate = record["config"]["settings"]["learning_rate"]
+        marked = record["notes"]["hyperparameters"] == "search" and rate in (grid[0], grid[-1])
+        assert table.loc[record["config"]["layer"], "lr"] == f"{rate:.3g}{' (edge)' if marked else ''}"
+    assert not report.brief(records)["lr"].str.contains("edge").any()
+    inner = [record for record in records if record["config"]["settings"]["learning_rate"] not in (grid[0], grid[-1])]
+    report.write(inner, tmp_path, "t")
+    assert "edge" not in (tmp_path / "table.md").read_text()
+    report.write(records, tmp_path, "t")
+    assert report.EDGE in (tmp_path / "table.md").read_text()
 
 
 def _assert_provenance(records: list[dict]) -> None:

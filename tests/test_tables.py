@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from fake_tables import COSTLY, costs_table, runs_table
+from fake_tables import COSTLY, costs_table, diverged, runs_table
 
-from lipref import artifacts, complexity, published, tables
+from lipref import artifacts, complexity, published, readable, scoring, tables
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, resolve
 from lipref.paths import PAPER
@@ -43,7 +43,7 @@ def test_every_table_is_tidy_and_has_all_layers(name):
     assert (bounded.low <= bounded.value).all()
     assert (bounded.value <= bounded.high).all()
     assert table[table.source == "ours"].setting.nunique() == 1
-    people = tables.wide(table)
+    people = readable.wide(table)
     assert set(people.layer) == set(table.layer)
     assert people.map(lambda cell: isinstance(cell, str)).all().all()
     assert "MyConv" in set(people.layer)
@@ -72,21 +72,51 @@ def test_several_seeds_become_mean_and_deviation():
     assert line.n == 3
     assert line.value == pytest.approx(71)
     assert line.high - line.value == pytest.approx(100 * runs.cra_36.std())
-    assert "71.0 ± 1.0" in tables.wide(tables.accuracy(runs, "digits")).to_string()
+    assert "71.0 ± 1.0" in readable.wide(tables.accuracy(runs, "digits")).to_string()
 
 
 def test_what_was_not_run_is_not_shown():
-    runs = runs_table(layers=("aol", "soc"))
-    runs.loc[1, "status"] = "diverged"
-    table = tables.accuracy(runs, "digits")
-    assert set(table[table.source == "ours"].layer) == {"aol"}
     costs = costs_table(layers=("aol", "lot"))
     costs.loc[costs.layer == "lot", ["status", "train_seconds", "train_peak_bytes"]] = ["out_of_memory", None, None]
     assert set(tables.training_time(costs, "digits", 10).query("source == 'ours'").layer) == {"aol"}
     memory = tables.memory(costs).query("source == 'ours' and layer == 'lot'")
     assert set(memory.measure) == {"inference memory"}
     with pytest.raises(LiprefError, match="no records"):
-        tables.wide(table[:0])
+        readable.wide(memory[:0])
+    with pytest.raises(LiprefError, match="no records"):
+        readable.by_source(memory[:0])
+
+
+@pytest.mark.parametrize("name", ["accuracy", "ranking", "robustness"])
+def test_what_diverged_is_shown_as_diverged(name):
+    make = {"accuracy": lambda runs: tables.accuracy(runs, "digits")}.get(name, getattr(tables, name))
+    table = make(diverged(runs_table(layers=("aol", "soc")), "soc"))
+    lost = table[(table.source == "ours") & (table.layer == "soc")]
+    assert lost.value.isna().all()
+    assert set(zip(lost.n, lost.of, lost.note, strict=True)) == {(0, 1, "diverged")}
+    people = readable.wide(table[table.source == "ours"]).set_index("layer")
+    assert set(people.loc["soc"].drop(["size", "n"])) == {"diverged"}
+    assert (people.loc["soc", "n"], people.loc["aol", "n"]) == ("0/1", "1")
+    alone = make(diverged(runs_table(layers=("aol",)), "aol")[["dataset", "size", "layer", "seed", "status", "epochs",
+                                                              "batch_size", "test_images"]])  # fmt: skip
+    assert alone[alone.source == "ours"].value.isna().all()
+
+
+def test_some_seeds_diverged():
+    table = tables.accuracy(diverged(runs_table(layers=("aol",), seeds=(0, 1, 2)), "aol", seeds=(1,)), "digits")
+    line = ours(table, "aol", measure="CRA(36/255)")
+    assert (line.value, line.n, line.of, line.note) == (pytest.approx(71), 2, 3, "")
+    assert readable.wide(table[table.source == "ours"]).n.tolist() == ["2/3"]
+
+
+def test_curves_name_what_diverged():
+    runs = diverged(runs_table(layers=("aol", "soc")), "soc")
+    lines = [("aol", seed, radius, 0.8 - radius + seed / 10) for seed in (0, 1) for radius in (0.0, 0.5)]
+    curves = pd.DataFrame(lines, columns=["layer", "seed", "radius", "share"]).assign(size="XS")
+    means = tables.mean_curves(curves, runs, "XS")
+    assert means[means.layer == "aol"].share.tolist() == pytest.approx([0.85, 0.35])
+    (lost,) = means[means.layer == "soc"].itertuples()
+    assert (math.isnan(lost.share), lost.note) == (True, "diverged")
 
 
 def test_the_radar_follows_its_rule():
@@ -100,6 +130,28 @@ def test_the_radar_follows_its_rule():
     printed = pd.read_csv(PAPER / "radar_scores.csv").set_index("method")
     theirs = table[(table.source == "paper") & (table.layer == "cpl")].set_index("measure").value
     assert theirs["inference memory"] == printed.loc["CPL", "inference_memory"]
+
+
+def test_scores_of_equals_are_the_middle():
+    table = pd.DataFrame({"layer": ["aol", "soc"], "size": "XS", "cra": [0.5, 0.5]})
+    assert scoring.scores(table, "cra", False) == {"aol": 3, "soc": 3}
+    assert scoring.scores(table[:1], "cra", False) == {"aol": 3}
+    assert scoring.scores(table.assign(cra=[0.5, 0.6]), "cra", False) == {"aol": 1, "soc": 5}
+    assert scoring.scores(table.assign(cra=[0.5, 0.6]), "cra", True) == {"aol": 5, "soc": 1}
+    assert "relative to the layers drawn" in scoring.SCORES
+    assert "3 for all where all are equal" in scoring.SCORES
+
+
+def test_the_radar_names_what_diverged_and_is_a_narrow_table():
+    table = tables.radar(diverged(runs_table(), "soc"), costs_table())
+    lost = table[(table.layer == "soc") & (table.note == "diverged")]
+    assert set(lost.measure) == {"robust accuracy", "accuracy"}
+    assert ours(table, "soc", measure="training time").value > 1
+    people = readable.by_source(table)
+    assert list(people.columns) == ["layer", "source", *tables.RADAR_MEASURES]
+    assert people[people.layer == "soc"].source.tolist() == ["paper", "ours"]
+    assert people[people.layer == "soc"].accuracy.tolist()[1] == "diverged"
+    assert people[people.layer == "MyConv"].source.tolist() == ["ours"]
 
 
 def test_a_radar_over_sizes_uses_those_that_all_layers_have():
@@ -117,6 +169,11 @@ def test_published_numbers_are_the_files():
     assert ("soc", "M_1x1") in best.index
     assert len(published.ranking("CIFAR-10")) == 27
     assert set(published.training_cost().layer) == set(LAYERS)
+    for name in ("CIFAR-10", "CIFAR-100", "TinyImageNet"):  # one network has one number, whatever shows it
+        both = published.ranking(name).merge(published.accuracy(name), on=["layer", "size"], suffixes=("", "_table"))
+        assert len(both) == len(published.ranking(name))
+        assert both.cra_36.tolist() == pytest.approx(both.cra_36_table.tolist())
+        assert published.ranking(name).cra_36.is_monotonic_decreasing
     failed = published.accuracy("CIFAR-100")
     assert not ((failed.layer == "cpl") & (failed["size"] == "S")).any()  # its run diverged
 
@@ -173,10 +230,11 @@ def test_ones_own_layer_in_the_complexity_table():
 
 def test_files_of_a_table(tmp_path):
     table = tables.accuracy(runs_table(), "digits")
-    people = tables.wide(table)
+    people = readable.wide(table)
     paths = artifacts.save(tmp_path, "x", table=table, people=people, notes="a note")
     assert [path.name for path in paths] == ["x.csv", "x.md", "x.tex"]
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "x.csv"), table, check_exact=False)
+    written = pd.read_csv(tmp_path / "x.csv", dtype={"note": str}).fillna({"note": ""})
+    pd.testing.assert_frame_equal(written, table, check_exact=False, check_dtype=False)
     assert "a note" in (tmp_path / "x.md").read_text()
     latex = (tmp_path / "x.tex").read_text()
     assert latex.count(r"\\") == len(people) + 1

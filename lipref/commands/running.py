@@ -9,11 +9,12 @@ from pathlib import Path
 
 import typer
 
-from lipref import display, measurements, sweeps
+from lipref import display, measurements, report, sweeps
 from lipref.errors import LiprefError
 from lipref.notebooks import Item, draw, execute_all, take_over, write_report
 from lipref.plans import Plan
 from lipref.runs import make_folder
+from lipref.study import read
 
 WORKERS = 2  # kernels at a time: each is a process of its own, with its own copy of torch
 
@@ -108,7 +109,8 @@ def do_notebooks(items: Sequence[Item], out: Path, given: Mapping[str, object], 
     executed, failures = _execute(jobs, figures)
     if executed:
         ordered = [(item, executed[item.name]) for item in items if item.name in executed]
-        path = write_report(out / "report.html", title, _lead(failures), ordered)
+        folder = Path(str(given["records"])) if given.get("records") else None
+        path = write_report(out / "report.html", title, _lead(folder, failures), ordered)
         display.say(f"Figures: {figures}; report: {path}")
     return failures
 
@@ -134,9 +136,13 @@ def _execute(jobs: Sequence[tuple[Item, Path, Mapping[str, object]]], out: Path)
     return executed, failures
 
 
-def _lead(failures: Sequence[str]) -> str:
+def _lead(folder: Path | None, failures: Sequence[str]) -> str:
+    """What stands before the tables, in Markdown; ``folder`` is that of the records."""
     text = (
         "The tables and figures of *1-Lipschitz Layers Compared* (Prach, Brau, Buttazzo, Lampert, CVPR 2024), "
         "our values beside the published ones."
     )
+    for what, name in (("Trained", "records.json"), ("Measured", "costs.json")):
+        if folder is not None and (folder / name).is_file():
+            text += f"\n\n**{what}:** {report.provenance(read(folder / name))}"
     return text + "".join(f"\n\n**Missing:** {failure}" for failure in failures)

@@ -84,7 +84,8 @@ def _section(path: Path, item: Item, notebook: Path, heading: str) -> str:
             raise LiprefError(f"{file}, a file of {item.name}, is missing: execute the notebook again")
         links.append(f'<a href="{_relative(file, path.parent)}">{html.escape(file.name)}</a>')
     rows = [
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in parameters.items()
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(_shown(value, path.parent))}</td></tr>"
+        for name, value in parameters.items()
     ]
     table = f'<table class="parameters"><tbody>{"".join(rows)}</tbody></table>' if rows else ""
     body = _body(_prepared(node, item), item, notebook, path.parent)
@@ -191,6 +192,15 @@ def _renderer(prefix: str, folders: Sequence[Path], home: Path) -> tuple[type, t
             return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", block=True)
 
     return Renderer, nbconvert.MarkdownWithMath
+
+
+def _shown(value: object, home: Path) -> str:
+    """A parameter's value; an absolute path relative to ``home``, or where it is not below that, its name."""
+    place = Path(str(value))
+    if not isinstance(value, str) or not place.is_absolute():
+        return str(value)
+    inside = place != home and place.is_relative_to(home)
+    return place.relative_to(home).as_posix() if inside else place.name or str(value)
 
 
 def _relative(file: Path, home: Path) -> str:

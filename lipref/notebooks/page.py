@@ -43,7 +43,10 @@ pre code { padding: 0; } .output_stream pre { white-space: pre-wrap; }
 .output_stderr pre { border-left: 3px solid #d9a400; }
 .formula { display: block; margin: 0.8rem 0; overflow-x: auto; }
 blockquote { margin: 0.8rem 0; padding-left: 1rem; border-left: 3px solid var(--line); color: var(--soft); }
-@media (max-width: 48rem) { .dataframe td { white-space: nowrap; } }
+@media (max-width: 48rem) {
+  .output_area, .text_cell { overflow-x: auto; } .output_area img { min-width: 40rem; }
+  .dataframe td { white-space: nowrap; } .dataframe thead th { min-width: 5.5rem; }
+}
 @media (max-width: 30rem) { h1 { font-size: 1.5rem; } h2 { font-size: 1.25rem; } th, td { padding: 0.2rem 0.45rem; } }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; } a { color: inherit; }

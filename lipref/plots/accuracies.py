@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lipref.plots.panels import SIZES, Panel, interval, panels
+from lipref.plots.panels import SIZES, Panel, gaps, interval, panels
 from lipref.plots.style import DARK, LayerStyle, context, display_name, layer_styles, legend, new_figure, wrap
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 def accuracy(table: pd.DataFrame) -> Figure:
     """Table 2 as dots, a panel per measure and size: open markers for the paper's values, filled ones for ours.
 
+    A layer without a value keeps its place, empty, and is named under the picture.
+
     Args:
         table: Tidy, see `lipref.plots.panels.panels`; measures ``accuracy`` and ``CRA(36/255)``, unit ``%``.
 
@@ -28,7 +30,7 @@ def accuracy(table: pd.DataFrame) -> Figure:
         LiprefError: the table cannot be drawn.
     """
     found = panels(table, MEASURES, "%")
-    styles = layer_styles(label for panel in found for label in panel.rows.layer)
+    styles = layer_styles(table.layer)
     rows = pd.concat([panel.rows for panel in found])
     measures = [measure for measure in MEASURES if measure in set(rows.measure)]
     sizes = [size for size in SIZES if size in set(rows["size"])]
@@ -46,7 +48,7 @@ def accuracy(table: pd.DataFrame) -> Figure:
             _dots(axis, found, styles, measure, size)
             axis.set_title(size.replace("_1x1", " 1x1"), loc="center", fontweight="bold")
             axis.set_xlabel(f"{measure} (%)")
-    legend(figure, _handles(found))
+    legend(figure, _handles(found), notes=gaps(table))
     return figure
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lipref.plots.panels import SIZES, Panel, interval, panels, refuse_not_positive
+from lipref.plots.panels import SIZES, Panel, gaps, interval, panels, refuse_not_positive
 from lipref.plots.scales import human_axis
 from lipref.plots.style import (
     FONT,
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEMORY = ("training memory", "inference memory")
+_DODGE = 0.28  # of the distance between two sizes
 _BARS = {"elinewidth": 0.8, "capsize": 2.0}
 
 
 def training_time(table: pd.DataFrame) -> Figure:
     """Figure 2: seconds per training epoch against size; a panel per source and setting, each with its own scale.
 
-    A panel with a single size shows the layers one below the other instead.
+    At one size the layers stand a little side by side. A panel with a single size shows the
+    layers one below the other instead.
 
     Args:
         table: Tidy, see `lipref.plots.panels.panels`; measure ``training time per epoch``, unit ``s``.
@@ -94,21 +96,23 @@ def _against_size(table: pd.DataFrame, measures: tuple[str, ...], unit: str) -> 
         axis.remove()
     grow(figure, sum(max(titles[start : start + columns]) for start in range(0, len(cells), columns)))
     if any(len(panel.sizes) > 1 for _, panel in cells):
-        legend(figure, line_handles(styles), inches=1.9)
+        legend(figure, line_handles(styles), inches=1.9, notes=gaps(table))
     return figure
 
 
 def _lines(axis: Axes, panel: Panel, styles: dict[str, LayerStyle], measure: str, unit: str) -> None:
     sizes = panel.sizes
-    for label, style in styles.items():
+    for number, (label, style) in enumerate(styles.items()):
+        aside = _DODGE * (number / max(1, len(styles) - 1) - 0.5)  # so that no marker hides another
         rows = panel.rows[panel.rows.layer == label].set_index("size")
         # One line per kind of kernel, and none across a size without a value.
         for kernel in (SIZES[:4], SIZES[4:]):
             places = [size for size in sizes if size in kernel]
             points = rows.reindex(places)
             if points.value.notna().any():
-                axis.errorbar([sizes.index(size) for size in places], list(points.value), yerr=interval(points),
-                              label=display_name(label), **line_format(style), **_BARS)  # fmt: skip
+                axis.errorbar([sizes.index(size) + aside for size in places], list(points.value), yerr=interval(points),
+                              label=display_name(label), zorder=2.5 if style.marker == "x" else 2,  # thin
+                              **line_format(style), **_BARS)  # fmt: skip
     axis.set_xticks(range(len(sizes)), [size.replace("_1x1", "\n1x1") for size in sizes])
     axis.set_xlim(-0.3, len(sizes) - 0.7)
     axis.set_xlabel("size of the network")

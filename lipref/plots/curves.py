@@ -27,12 +27,15 @@ def robustness_curve(curves: pd.DataFrame) -> Figure:
 
     Args:
         curves: Columns ``layer``; ``radius``, l2 over pixels in [0, 1], at least 0; ``share``, the certified robust
-            accuracy there, from 0 to 1. A row with a NaN is left out.
+            accuracy there, from 0 to 1. A row with a NaN is left out; its ``note``, if there is one, is told below.
 
     Raises:
         LiprefError: a column is missing, there is nothing to draw, a radius or share out of range, two shares at one
             radius, or a share that grows with the radius.
     """
+    notes = [] if "note" not in curves.columns else [
+        f"{display_name(row.layer)}: {row.note}" for row in curves[curves.share.isna()].itertuples(index=False)
+    ]  # fmt: skip
     curves = _checked(curves)
     styles = layer_styles(curves.layer)
     figure = new_figure(3.2)
@@ -54,7 +57,7 @@ def robustness_curve(curves: pd.DataFrame) -> Figure:
     above = axis.secondary_xaxis("top", functions=(lambda x: x / 255, lambda x: x * 255))
     above.tick_params(length=3, width=0.6)
     above.set_xlabel("ℓ₂ radius (pixels in [0, 1])")
-    legend(figure, line_handles(styles), inches=1.9)
+    legend(figure, line_handles(styles), inches=1.9, notes=notes)
     return figure
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lipref.errors import LiprefError
+from lipref.plots.style import display_name
 
+# Of a table's further columns pictures know ``note``: why a row has no value.
 COLUMNS = ("source", "setting", "layer", "size", "measure", "value", "low", "high", "n", "unit")
 SOURCES = ("paper", "ours")
 SIZES = tuple(f"{size}{kernel}" for kernel in ("", "_1x1") for size in ("XS", "S", "M", "L"))
@@ -69,6 +71,16 @@ def panels(table: pd.DataFrame, measures: Sequence[str], unit: str, sizes: Seque
         place = ", ".join(str(twice.iloc[0][key]) for key in keys)
         raise LiprefError(f"two values for ({place}): give one row for each, such as the mean")
     return [Panel(*key, group) for key, group in rows.groupby(["source", "setting"], sort=False)]
+
+
+def gaps(table: pd.DataFrame) -> list[str]:
+    """What has a row and no value, a line each: ``SOC XS: diverged``. Empty for a table without a column ``note``."""
+    if "note" not in table.columns:
+        return []
+    lost = table[table.value.isna() & table.note.fillna("").ne("")]
+    several = table["size"].nunique() > 1
+    names = [display_name(row.layer) + (f" {row.size}" if several else "") for row in lost.itertuples(index=False)]
+    return list(dict.fromkeys(f"{name}: {note}" for name, note in zip(names, lost.note, strict=True)))
 
 
 def refuse_not_positive(rows: pd.DataFrame) -> None:

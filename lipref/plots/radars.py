@@ -9,19 +9,8 @@ import numpy as np
 import pandas as pd
 
 from lipref.errors import LiprefError
-from lipref.plots.panels import SIZES, Panel, panels
-from lipref.plots.style import (
-    DARK,
-    FONT,
-    GREY,
-    WIDTH,
-    context,
-    display_name,
-    layer_styles,
-    legend,
-    new_figure,
-    wrap,
-)
+from lipref.plots.panels import SIZES, Panel, gaps, panels
+from lipref.plots.style import DARK, FONT, GREY, WIDTH, context, display_name, layer_styles, legend, new_figure, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +25,10 @@ AXES = {
     "inference memory": "IM",
 }
 LEAST, MOST = 1, 5
+_RULE = (
+    f"scores from {LEAST} (worst, inside) to {MOST} (best, outside); ours relative to the layers drawn, "
+    f"{(LEAST + MOST) / 2:g} where all are equal"
+)
 
 
 @context()
@@ -68,7 +61,7 @@ def radar(table: pd.DataFrame) -> Figure:
     for axis in grid[len(styles) :]:
         axis.remove()
     meaning = ", ".join(f"{short} {name}" for name, short in AXES.items())
-    legend(figure, _handles(scores), f"{meaning}\nscores from {LEAST} (worst, inside) to {MOST} (best, outside)")
+    legend(figure, _handles(scores), f"{meaning}\n{wrap(_RULE, WIDTH - 1.0, FONT - 1)}", notes=gaps(table))
     return figure
 
 

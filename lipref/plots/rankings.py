@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lipref.plots.panels import Panel, interval, panels
+from lipref.plots.panels import Panel, gaps, interval, panels
 from lipref.plots.style import (
     DARK,
     FONT,
@@ -32,6 +32,8 @@ _AROUND = 0.75  # inches for the title and the axis of a panel
 def ranking(table: pd.DataFrame) -> Figure:
     """Figure 5: bars of CRA(36/255), best first; a panel per source and setting, each with its own scale.
 
+    What has no value has no bar, and is named under the picture.
+
     Args:
         table: Tidy, see `lipref.plots.panels.panels`; measure ``CRA(36/255)``, unit ``%``.
 
@@ -41,7 +43,7 @@ def ranking(table: pd.DataFrame) -> Figure:
     from matplotlib.patches import Patch
 
     found = panels(table, ("CRA(36/255)",), "%")
-    styles = layer_styles(label for panel in found for label in panel.rows.layer)
+    styles = layer_styles(table.layer)
     columns = _columns(found)
     heights = [[_AROUND + BAR * len(panel.rows) for panel in column] for column in columns]
     tallest = max(map(sum, heights))
@@ -56,7 +58,7 @@ def ranking(table: pd.DataFrame) -> Figure:
         Patch(facecolor=style.color, hatch=style.hatch, edgecolor="white", label=display_name(label))
         for label, style in styles.items()
     ]
-    legend(figure, handles, inches=1.9)
+    legend(figure, handles, inches=1.9, notes=gaps(table))
     return figure
 
 
@@ -78,10 +80,12 @@ def _bars(axis: Axes, panel: Panel, styles: dict[str, LayerStyle], inches: float
         for row in rows.itertuples(index=False)
     ]
     axis.barh(places, list(rows.value), height=0.8, color=[look.color for look in looks], edgecolor="white",
-                     linewidth=0, hatch=[look.hatch for look in looks])  # fmt: skip
+              linewidth=0, hatch=[look.hatch for look in looks])  # fmt: skip
     if (rows.low.notna() & rows.high.notna()).any():
-        axis.errorbar(list(rows.value), list(places), xerr=interval(rows), linestyle="none", ecolor=DARK,
-                      elinewidth=0.8, capsize=1.5)  # fmt: skip
+        # White below the dark line: on a dark bar with a hatch it could not be told apart.
+        for color, width in (("white", 3.0), (DARK, 0.9)):
+            axis.errorbar(list(rows.value), list(places), xerr=interval(rows), linestyle="none", ecolor=color,
+                          elinewidth=width, capsize=1.5 + width / 3, capthick=width)  # fmt: skip
     ends = rows[["value", "high"]].max(axis=1)
     for place, value, end in zip(places, rows.value, ends, strict=True):
         axis.annotate(f"{value:.1f}", (end, place), xytext=(3, 0), textcoords="offset points", va="center",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -138,11 +138,16 @@ def wrap(text: str, inches: float, size: float = FONT) -> str:
     return "\n".join(textwrap.wrap(text, letters)) or text
 
 
-def legend(figure: Figure, handles: list, title: str | None = None, inches: float = WIDTH - 1.0) -> Legend:
+def legend(
+    figure: Figure, handles: list, title: str | None = None, inches: float = WIDTH - 1.0, notes: Sequence[str] = ()
+) -> Legend:
     """One legend for the whole figure, below its panels, where it can cover nothing; the figure grows by its height.
 
-    Labels are broken into lines of ``inches``.
+    Labels are broken into lines of ``inches``. ``notes`` are entries without a mark: what the figure has a gap for.
     """
+    from matplotlib.lines import Line2D
+
+    handles = [*handles, *(Line2D([], [], linestyle="none", label=note) for note in notes)]
     for handle in handles:
         handle.set_label(wrap(handle.get_label(), inches))
     labels = [handle.get_label().split("\n") for handle in handles]
