@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -142,6 +143,27 @@ def test_minimum_norm_is_the_distance_to_the_boundary_of_a_linear_network(method
     assert caught[1:][hit[1:]].all()
 
 
+@pytest.mark.parametrize("layer", ["aol", "cpl"])
+def test_autoattack_agrees_with_pgd_and_finds_nothing_inside(layer):
+    pytest.importorskip("art", reason="the extra attacks is not installed")
+    model, (x, labels) = trained(layer), pictures()
+    radii = certified(model)
+    least = float(radii[radii > 0.001].min())
+    sure = radii >= least
+    inside = attack(model, x[sure], labels[sure], least * (1 - 1e-9), method="autoattack", steps=20, restarts=1)
+    assert (inside.end_margins > 0).all()
+    far = 20 * float(radii.max())
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    one, again = (attack(model, x, labels, far, method="autoattack", steps=20, restarts=1) for _ in range(2))
+    assert torch.equal(one.ends, again.ends)
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+    assert (one.end_norms <= far).all()
+    other = attack(model, x, labels, far, steps=20, restarts=1)
+    assert one.success[~(certified(model) > 0)].all()
+    assert (one.success == other.success).float().mean() > 0.8
+    assert (one.success & sure).any()
+
+
 def test_the_same_seed_gives_the_same_numbers(plain):
     x, labels = pictures()
     first, again, other = (attack(plain, x, labels, 0.1, seed=seed, **QUICK) for seed in (1, 1, 2))
@@ -231,6 +253,7 @@ def test_the_command_attacks_a_run(tmp_path):
     [
         ({"radius": -1.0}, "radius=-1.0"), ({"radius": torch.ones(3)}, "radius has shape"),
         ({"method": "guess"}, "guess"), ({"steps": 0}, "steps=0"), ({"restarts": 0}, "restarts=0"),
+        ({"method": "autoattack", "radius": torch.arange(1.0, 13.0)}, "one positive radius"),
         ({"method": "deepfool", "targeted": True}, "deepfool"), ({"box": (0.0, 0.1)}, "box"),
         ({"labels": torch.zeros(2, dtype=torch.int64)}, "labels"),
     ],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lipref.attacks.ball import Box, check_counts, norms, radii_of
 from lipref.attacks.judging import check_images, judge, judged_margins
 from lipref.attacks.library import LIBRARY, library_perturbations
-from lipref.attacks.pgd import BATCH, METHODS, attack
+from lipref.attacks.pgd import BATCH, attack
 from lipref.errors import LiprefError
 
 LINE_STEPS = 8  # bisections along a segment: to 0.4 % of its length
@@ -62,8 +62,9 @@ def minimum_norm(
     check_counts(doublings=doublings, bisections=bisections, batch_size=batch_size)
     images, labels = check_images(model, images, labels)
     radii = radii_of(torch.as_tensor(certified, dtype=torch.float64).clamp_min(0), images)
-    if method not in METHODS:
-        raise LiprefError(f"unknown attack {method!r}; known: {', '.join(METHODS)}")
+    known = ("pgd", *LIBRARY)
+    if method not in known:
+        raise LiprefError(f"unknown attack {method!r}; of minimum norm are: {', '.join(known)}")
     if method in LIBRARY and box is not None:
         raise LiprefError(f"method={method!r} has no box: use 'pgd'")
     twin = judge(model)

@@ -17,11 +17,11 @@ from lipref.attacks.ball import (
     scaled,
 )
 from lipref.attacks.judging import Attacked, check_images, judge, parameters_of, searched, verdict
-from lipref.attacks.library import LIBRARY, library_perturbations
+from lipref.attacks.library import AUTOATTACK, LIBRARY, autoattack_perturbations, library_perturbations
 from lipref.certify import margins
 from lipref.errors import LiprefError
 
-METHODS = ("pgd", *LIBRARY)
+METHODS = ("pgd", *LIBRARY, AUTOATTACK)
 BATCH = 500
 
 
@@ -44,8 +44,8 @@ def attack(
     ``pgd`` is projected gradient descent (Madry et al., ICLR 2018) on the margin, with normalised gradients, steps of
     2.5 radius / steps, and starts drawn uniformly from the ball; a restart's end point is the best of its iterates. It
     searches in the dtype of the model and is judged by the certified function: the model in float64, operators
-    prepared anew. The other methods are minimum-norm attacks of the Adversarial Robustness Toolbox, with one end
-    point, scaled back into the ball.
+    prepared anew. The other methods are those of the Adversarial Robustness Toolbox, with one end point, scaled back
+    into the ball: ``carlini`` and ``deepfool`` look for the minimum norm, ``autoattack`` within one common radius.
 
     Args:
         model: maps (N, C, H, W) to (N, K) logits.
@@ -66,11 +66,18 @@ def attack(
     radii = radii_of(radius, images)
     if method not in METHODS:
         raise LiprefError(f"unknown attack {method!r}; known: {', '.join(METHODS)}")
-    if method in LIBRARY:
+    if method != "pgd":
         if box is not None or targeted:
             raise LiprefError(f"method={method!r} has neither box nor targeted: use 'pgd'")
-        ends = into_ball(library_perturbations(model, images, labels, method, steps, batch_size), radii)[None]
-        return verdict(judge(model), images, labels, radii, ends, batch_size)
+        if method in LIBRARY:
+            found = library_perturbations(model, images, labels, method, steps, batch_size)
+        elif len(radii.unique()) == 1 and radii[0] > 0:
+            found = autoattack_perturbations(
+                model, images, labels, float(radii[0]), steps, restarts, seed, batch_size
+            )  # fmt: skip
+        else:
+            raise LiprefError(f"method={method!r} takes one positive radius for all images, not {radii.tolist()[:3]}")
+        return verdict(judge(model), images, labels, radii, into_ball(found, radii)[None], batch_size)
     if box is not None and not torch.allclose(into_box(torch.zeros_like(images), images, box), images.new_zeros(())):
         raise LiprefError(f"box={box}: an image lies outside; give the lowest and highest mean-subtracted pixel")
     search, draws = searched(model), generator("pgd", seed)
