@@ -2,76 +2,51 @@
 
 from __future__ import annotations
 
-import copy
-import gc
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import lipref
-from lipref import workloads
+from lipref import rounds as measuring  # beside the number of them
 from lipref.errors import LiprefError
+from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LayerSpec
-from lipref.memory import DEVICES, peak_bytes
-from lipref.nets import ConvNet, convnet, count_parameters
-from lipref.provenance import environment, machine, write_json
-from lipref.runs import NotDone, make_folder
+from lipref.memory import DEVICES
+from lipref.nets import convnet
+from lipref.provenance import cores, environment, machine, write_json
+from lipref.rounds import PEAKS, SECONDS, Network, Progress
+from lipref.runs import Config, NotDone, make_folder
 
 FORMAT = 1
-SECONDS = ("train_seconds", "infer_seconds", "folded_seconds", "prepare_seconds")
-PEAKS = ("train_peak_bytes", "infer_peak_bytes", "folded_peak_bytes")
-PEAK_BATCHES = 3  # a first step makes the gradients, a second meets them; a third to be sure
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostConfig:
+class CostConfig(Config):
     """Everything that decides a measurement: on another machine or with other threads it is another one.
 
-    ``layer_sha256`` is the fingerprint of a user's source file (None for the built-in layers); ``channels`` those of
-    the pictures, ``image_size`` their side in pixels; ``device`` the kind of device, ``cpu`` or ``cuda``; ``machine``
-    the CPU's model or the GPU's name; ``threads`` those of one torch operation; ``version`` that of the library.
+    ``channels`` are those of the pictures, ``image_size`` their side in pixels; ``machine`` the CPU's model or the
+    GPU's name; ``cores`` the CPU cores that could be used; ``threads`` those of one torch operation; ``repeats`` the
+    timed calls per quantity, spread over ``rounds``.
     """
 
-    layer: str
-    layer_sha256: str | None
-    size: str
     image_size: int
     channels: int
     num_classes: int
     batch_size: int
-    device: str
     machine: str
+    cores: int
     threads: int
     repeats: int
-    version: str
-
-    def as_dict(self) -> dict:
-        return asdict(self)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the canonical JSON of the configuration."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+    rounds: int
 
     @property
     def folder(self) -> str:
         """Name of the measurement's folder: readable, and unique by the digest's first digits."""
         side = f"{self.image_size}x{self.image_size}"
         return f"cost-{side}-{self.size}-{self.layer}-batch{self.batch_size}-{self.digest[:10]}"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a measurement is: ``quantity`` is about to be measured, ``done`` of ``total`` are."""
-
-    quantity: str
-    done: int
-    total: int
 
 
 def configure(
@@ -84,13 +59,16 @@ def configure(
     batch_size: int,
     device: str | torch.device,
     repeats: int = 10,
+    rounds: int = 3,
 ) -> CostConfig:
     """The configuration of measuring ``spec`` here: on this machine, with the threads that torch has now.
+
+    ``repeats`` calls are timed in all ``rounds`` together; fewer repeats than rounds are as many rounds.
 
     Raises:
         LiprefError: a number below 1, a network that does not exist, a device that is unknown or not there.
     """
-    for name, value in (("batch_size", batch_size), ("repeats", repeats)):
+    for name, value in (("batch_size", batch_size), ("repeats", repeats), ("rounds", rounds)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise LiprefError(f"{name}={value!r}: give a whole number, at least 1")
     convnet(size, "standard", num_classes, channels, image_size, device="meta")  # refuses what it cannot build
@@ -104,9 +82,17 @@ def configure(
         raise LiprefError(f"device {str(device)!r} is not available on this machine; choose another, such as cpu")
     return CostConfig(
         layer=spec.label, layer_sha256=spec.source_sha256, size=size, image_size=image_size, channels=channels,
-        num_classes=num_classes, batch_size=batch_size, device=parsed.type, machine=machine(parsed),
-        threads=torch.get_num_threads(), repeats=repeats, version=lipref.__version__,
+        num_classes=num_classes, batch_size=batch_size, repeats=repeats, rounds=min(rounds, repeats),
+        device=parsed.type, machine=machine(parsed), **_here(),
     )  # fmt: skip
+
+
+def _here() -> dict:
+    """What of a configuration is this process's own."""
+    return {
+        "cores": cores(), "threads": torch.get_num_threads(), "version": lipref.__version__, "code": fingerprint(COST),
+        "torch": str(torch.__version__),
+    }  # fmt: skip
 
 
 def execute(
@@ -119,7 +105,7 @@ def execute(
     read_only: bool = False,
     max_seconds: float = 20.0,
 ) -> dict:
-    """Measure in ``root / config.folder``, or read what was measured before, and return the record.
+    """Measure in ``root / config.folder``, or what of it is missing, one round after the other; return the record.
 
     The network has random weights from a fixed seed, the batch random pictures (uniform, mean 0) and labels.
 
@@ -134,41 +120,78 @@ def execute(
       preparation of the operators, as Prach et al. (CVPR 2024, arXiv 2311.16833) do it. Not included are the
       temporaries of initialisation and, for the folded network, those of folding.
 
-    Seconds are dicts: ``median``, ``low`` and ``high`` (the quartiles), and ``repeats`` (how many were timed, each on
-    its own, after two that were not). Memory that runs out is a result: ``status`` is then ``out_of_memory`` in place
-    of ``done``, and what could not be measured is None.
+    Seconds are dicts (`lipref.rounds.combine`): ``median``, ``low`` and ``high`` (the quartiles of all timed calls, or
+    the least and largest median of a round where that is further out), ``repeats`` (how many calls were timed, each on
+    its own, after two per round that were not) and ``rounds`` (the median of each). Memory that runs out is a result:
+    ``status`` is then ``out_of_memory`` in place of ``done``, and what could not be measured is None.
 
     Args:
         on_progress: called before each quantity.
         read_only: raise `lipref.runs.NotDone` in place of measuring.
-        max_seconds: per timed quantity, after which no repeat is begun, except for the first three.
+        max_seconds: per timed quantity, an equal part for each round, after which no repeat is begun, except for the
+            first three (of all rounds; at least one in each).
 
     Raises:
         LiprefError: a configuration made elsewhere, a damaged record, a folder that cannot be written, a layer that
         fails.
     """
-    folder = Path(root) / config.folder
-    record = _read(folder / "record.json", config)
+    path = Path(root) / config.folder / "record.json"
+    record = _read(path, config)
     if record is not None:
         return record
     if read_only:
         raise NotDone(config.folder)
+    for number in range(config.rounds):
+        execute_round(
+            config, spec, root, number, device=device, on_progress=on_progress, max_seconds=max_seconds
+        )  # fmt: skip
+    parts = [_round_path(path.parent, number) for number in range(config.rounds)]
+    measured = measuring.combine([_read_round(part, config, number)["result"] for number, part in enumerate(parts)])
+    record = {"format": FORMAT, "kind": "cost", "digest": config.digest, "config": config.as_dict()} | measured
+    write_json(path, record | {"environment": environment(device)})
+    for part in parts:  # only now: whatever ends this process, nothing is measured twice
+        part.unlink(missing_ok=True)
+    return _read(path, config)
+
+
+def execute_round(
+    config: CostConfig,
+    spec: LayerSpec,
+    root: Path,
+    number: int,
+    *,
+    device: str | torch.device,
+    on_progress: Callable[[Progress], None] | None = None,
+    max_seconds: float = 20.0,
+) -> None:
+    """Measure round ``number``, from 0, unless it lies in ``root / config.folder``; `execute` makes the record of all.
+
+    Arguments and errors are those of `execute`.
+    """
+    path = _round_path(Path(root) / config.folder, number)
+    if _read_round(path, config, number) is not None:
+        return
     device = torch.device(device)
     here = {
         "layer": spec.label, "layer_sha256": spec.source_sha256, "device": device.type, "machine": machine(device),
-        "threads": torch.get_num_threads(), "version": lipref.__version__,
+        **_here(),
     }  # fmt: skip
     for name, value in here.items():
         if getattr(config, name) != value:
             raise LiprefError(
                 f"configured for {name}={getattr(config, name)!r}, but here it is {value!r}: configure anew"
             )
-    make_folder(folder)
+    make_folder(path.parent)
+    network = Network(
+        spec=spec, size=config.size, image_size=config.image_size, channels=config.channels,
+        num_classes=config.num_classes, batch_size=config.batch_size,
+    )  # fmt: skip
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        measured = _measure(config, spec, device, max_seconds, on_progress)
-    record = {"format": FORMAT, "kind": "cost", "digest": config.digest, "config": config.as_dict()} | measured
-    write_json(folder / "record.json", record | {"environment": environment(device)})
-    return _read(folder / "record.json", config)
+        result = measuring.measure(
+            network, device, number=number, rounds=config.rounds, repeats=config.repeats, max_seconds=max_seconds,
+            on_progress=on_progress,
+        )  # fmt: skip
+    write_json(path, {"format": FORMAT, "digest": config.digest, "round": number, "result": result})
 
 
 def row(record: dict) -> dict:
@@ -201,72 +224,21 @@ def _read(path: Path, config: CostConfig) -> dict | None:
     return record
 
 
-def _measure(
-    config: CostConfig,
-    spec: LayerSpec,
-    device: torch.device,
-    max_seconds: float,
-    on_progress: Callable[[Progress], None] | None,
-) -> dict:
-    torch.manual_seed(0)
-    model = convnet(config.size, spec, config.num_classes, config.channels, config.image_size)
-    shape = (config.batch_size, config.channels, config.image_size, config.image_size)
-    images, labels = torch.rand(shape) - 0.5, torch.randint(config.num_classes, shape[:1])
-
-    def start(make: Callable[[ConvNet, Tensor, Tensor], Callable | None], source: ConvNet) -> Callable | None:
-        """A fresh copy of everything on the device, ready to go."""
-        return make(copy.deepcopy(source).to(device), images.to(device, copy=True), labels.to(device, copy=True))
-
-    def several(make: Callable, source: ConvNet) -> None:
-        step = start(make, source)
-        for _ in range(PEAK_BATCHES):
-            step()
-
-    def seconds(make: Callable, source: ConvNet | None) -> dict | None:
-        step = None if source is None else start(make, source)
-        return None if step is None else workloads.seconds(step, device, config.repeats, max_seconds)
-
-    def peak(make: Callable, source: ConvNet | None) -> int | None:
-        return None if source is None else peak_bytes(lambda: several(make, source), device)
-
-    folded, exhausted = _attempt(spec, "folding", lambda: workloads.folded(copy.deepcopy(model).to(device)))
-    folded = None if folded is None else folded.cpu()
-    plan = {
-        "train_seconds": (seconds, workloads.training, model),
-        "infer_seconds": (seconds, workloads.evaluation, model),
-        "folded_seconds": (seconds, workloads.evaluation, folded),
-        "prepare_seconds": (seconds, workloads.preparation, model),
-        "train_peak_bytes": (peak, workloads.training, model),
-        "infer_peak_bytes": (peak, workloads.evaluation, model),
-        "folded_peak_bytes": (peak, workloads.evaluation, folded),
-    }
-    values = {}
-    for done, (name, (how, make, source)) in enumerate(plan.items()):
-        if on_progress is not None:
-            on_progress(Progress(name, done, len(plan)))
-        values[name], failed = _attempt(spec, name, lambda how=how, make=make, source=source: how(make, source))
-        exhausted = exhausted or failed
-    return {"status": "out_of_memory" if exhausted else "done", "parameters": count_parameters(model)} | values
+def _round_path(folder: Path, number: int) -> Path:
+    return folder / f"round{number}.json"
 
 
-def _attempt(spec: LayerSpec, what: str, function: Callable[[], object]) -> tuple[object, bool]:
-    """The function's result, and whether it ran out of memory instead."""
+def _read_round(path: Path, config: CostConfig, number: int) -> dict | None:
+    remedy = "delete that file to measure again"
+    if not path.exists():
+        return None
     try:
-        return function(), False
-    except LiprefError:
-        raise
-    except Exception as error:
-        if not _out_of_memory(error):
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise LiprefError(f"{spec.label} fails at {what}: {text}; mend the layer, or leave it out") from error
-    gc.collect()  # only here, where the exception no longer holds the tensors of its frames
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None, True
-
-
-def _out_of_memory(error: Exception) -> bool:
-    texts = ("can't allocate memory", "not enough memory", "_ALLOC_FAILED")  # the CPU's allocator, cuBLAS and cuSOLVER
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
+        part = json.loads(path.read_text())
+        whole = (part["format"], part["digest"], part["round"]) == (FORMAT, config.digest, number)
+        wanted = {"parameters", "exhausted", *SECONDS, *(PEAKS if number == 0 else ())}
+        whole = whole and wanted <= set(part["result"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LiprefError(f"{path} is damaged ({type(error).__name__}: {error}); {remedy}") from error
+    if not whole:
+        raise LiprefError(f"{path} is no round of this measurement; {remedy}")
+    return part

@@ -14,6 +14,7 @@ from lipref import checkpoint
 from lipref.audit import network_bound
 from lipref.certify import certify
 from lipref.data import Batches, ImageData, pixels, validation_split
+from lipref.fingerprint import RUN, fingerprint
 from lipref.inputs import InputFormat
 from lipref.layers import LayerSpec
 from lipref.nets import convnet, count_parameters
@@ -40,6 +41,8 @@ def configure(
         layer=spec.label,
         layer_sha256=spec.source_sha256,
         version=lipref.__version__,
+        code=fingerprint(RUN),
+        torch=str(torch.__version__),
         settings=settings,
         device=device.type,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from lipref.errors import LiprefError
 from lipref.layers import LAYERS, resolve
 from lipref.nets import SIZES, convnet
 from lipref.paths import ROOT, RUNS
+from lipref.provenance import cores
 from lipref.settings import Settings
 
 # Long ones first, so that no process is left with one at the end; a user's own, of unknown cost, before them.
@@ -113,7 +113,7 @@ def make_plan(
         raise LiprefError(f"--jobs {jobs} must be 0 (automatic) or more")
     tasks = len(sizes) * len(names)
     if jobs == 0:
-        jobs = min(_cores(), tasks) if device == "cpu" else 1
+        jobs = min(cores(), tasks) if device == "cpu" else 1
     if not checkpoint_seconds >= 0:
         raise LiprefError(f"--checkpoint-seconds {checkpoint_seconds} must be 0 or more")
     plan = Plan(
@@ -256,7 +256,3 @@ def check_network(data: ImageData, layer: str, size: str) -> None:
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             raise LiprefError(f"{layer} fails in float64 evaluation, which certification needs: {what}") from error
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

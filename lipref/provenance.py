@@ -30,7 +30,8 @@ def environment(device: str | torch.device) -> dict[str, Any]:
     Returns:
         A dict that JSON can hold: lipref (version), commit (None outside a git checkout of this repository), dirty
         (whether anything differs from the commit, untracked files included; None without a commit), python, torch,
-        torchvision and numpy (versions, None if absent), platform, cpu (model), threads (of one torch operation),
+        torchvision and numpy (versions, None if absent), platform, cpu (model), cores (those that this process may
+        use), threads (of one torch operation),
         device (a dict: type, and for CUDA also name, memory_bytes, capability, driver, cuda and cudnn), command (the
         home folder written as ~), time (UTC, ISO 8601).
     """
@@ -45,6 +46,7 @@ def environment(device: str | torch.device) -> dict[str, Any]:
         "numpy": _version("numpy"),
         "platform": platform.platform(),
         "cpu": _cpu(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "device": _device(torch.device(device)),
         "command": _command(sys.argv),
@@ -56,6 +58,11 @@ def machine(device: str | torch.device) -> str:
     """Name of what computes: the GPU's for a CUDA device, the CPU's model for any other."""
     device = torch.device(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:

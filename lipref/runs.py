@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from lipref.certify import RADII, radius_name
@@ -19,13 +21,39 @@ class NotDone(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class Config:
+    """What decides the numbers of any result, and through its digest the folder.
+
+    ``layer_sha256`` is the fingerprint of a user's source file (None for the built-in layers); ``device`` the kind of
+    device, ``cpu`` or ``cuda``; ``version`` that of the library, ``code`` the fingerprint of its source
+    (`lipref.fingerprint`) and ``torch`` the version of PyTorch. Results from before there were ``code`` and ``torch``
+    lack them: they are None then, and no part of the digest.
+    """
+
+    layer: str
+    layer_sha256: str | None
+    size: str
+    device: str
+    version: str
+    code: str | None = None
+    torch: str | None = None
+
+    def as_dict(self) -> dict:
+        fields = asdict(self)
+        return {name: value for name, value in fields.items() if value is not None or name not in ("code", "torch")}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of the configuration."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Config):
     """Everything that decides a run's numbers, and therefore its folder.
 
-    ``data_sha256`` is the fingerprint of the pictures after limiting; ``layer_sha256`` that of a user's source file
-    (None for the built-in layers); ``version`` that of the library, since its layers are part of it; ``validation`` the
-    share of the training images that is held out and certified in place of the test set (0: the test set); ``device``
-    the kind of device, ``cpu`` or ``cuda``.
+    ``data_sha256`` is the fingerprint of the pictures after limiting; ``validation`` the share of the training images
+    that is held out and certified in place of the test set (0: the test set).
     """
 
     dataset: str
@@ -33,20 +61,7 @@ class RunConfig:
     train_images: int
     test_images: int
     validation: float
-    size: str
-    layer: str
-    layer_sha256: str | None
-    version: str
     settings: Settings
-    device: str
-
-    def as_dict(self) -> dict:
-        return asdict(self)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the canonical JSON of the configuration."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
 
     @property
     def folder(self) -> str:
@@ -118,24 +133,65 @@ def row(record: dict) -> dict:
     return line
 
 
+def made(record: dict) -> datetime:
+    """When a run or measurement ended."""
+    return datetime.fromisoformat(record["environment"]["time"])
+
+
+def of_one_source(records: Sequence[dict], others: Sequence[dict]) -> list[dict]:
+    """``others`` without those of a user's layer whose file was another one.
+
+    The file that counts is that of ``records``, or for a layer that they lack that of its newest result.
+    """
+    sources: dict[str, str | None] = {}
+    for record in [*records, *sorted(others, key=made, reverse=True)]:
+        sources.setdefault(record["config"]["layer"], record["config"]["layer_sha256"])
+    return [other for other in others if other["config"]["layer_sha256"] == sources[other["config"]["layer"]]]
+
+
+def newest(records: Sequence[dict], others: Sequence[dict], same: Callable[[dict], tuple]) -> list[dict]:
+    """Those of ``others`` that share their configuration with the one that counts at their size and layer.
+
+    ``same(record)`` tells what has to be shared. What counts is what ``records`` have, or where they have nothing what
+    the newest of ``others`` has.
+    """
+    counts: dict[tuple[str, str], tuple] = {}
+    for record in [*records, *sorted(others, key=made, reverse=True)]:
+        counts.setdefault(place(record), same(record))
+    return [other for other in others if same(other) == counts[place(other)]]
+
+
+def place(record: dict) -> tuple[str, str]:
+    """Where a result stands in a table: size and layer."""
+    return record["config"]["size"], record["config"]["layer"]
+
+
 def beside(records: list[dict], root: Path) -> list[dict]:
     """``records`` and those other runs below ``root`` that can be compared with them, in the order of tables.
 
-    Comparable: the same pictures, and the same settings but for learning rate, weight decay and seed. A run of a layer,
-    size and seed that ``records`` have already, under another configuration, is left out.
+    Comparable: the same pictures, library, PyTorch and kind of device, and the same settings but for learning rate,
+    weight decay and seed; where the records' budget is one of the paper's hours, each layer has its own number of
+    epochs. A size and layer stand in the table with one recipe (learning rate and weight decay before any retry) and,
+    for a user's layer, one source file: those of ``records``, or where they have none those of the newest run.
     """
 
     def setting(record: dict) -> dict:
-        config = record["config"]
-        free = ("learning_rate", "weight_decay", "seed")
-        kept = {name: config[name] for name in ("dataset", "data_sha256", "validation", "device")}
+        config, budget = record["config"], record["notes"].get("budget")
+        free = ("learning_rate", "weight_decay", "seed", *(("epochs",) if budget else ()))
+        names = ("dataset", "data_sha256", "validation", "device", "version", "code", "torch")
+        kept = {name: config.get(name) for name in names} | {"budget": budget}
         return kept | {name: value for name, value in config["settings"].items() if name not in free}
 
-    def place(record: dict) -> tuple:
-        config = record["config"]
-        return config["size"], config["layer"], config["settings"]["seed"]
+    def recipe(record: dict) -> tuple:
+        settings = record["config"]["settings"]
+        start = record["notes"].get("recipe", settings)  # a retry has a third of its recipe's learning rate
+        return start["learning_rate"], start["weight_decay"], settings["epochs"]
 
-    taken = {place(record) for record in records}
+    def seat(record: dict) -> tuple:
+        return (*place(record), record["config"]["settings"]["seed"])
+
+    taken = {seat(record) for record in records}
     found = [read_record(path.parent) for path in sorted(Path(root).glob("*/record.json"))]
-    others = [record for record in found if place(record) not in taken and setting(record) == setting(records[0])]
-    return sorted([*records, *others], key=lambda record: (*place(record), record["notes"].get("retry", 0)))
+    others = [record for record in found if seat(record) not in taken and setting(record) == setting(records[0])]
+    others = newest(records, of_one_source(records, others), recipe)
+    return sorted([*records, *others], key=lambda record: (*seat(record), record["notes"].get("retry", 0)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -12,20 +13,23 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from lipref import artifacts, cost, data, measurements, plans, report, sweeps
+from lipref import artifacts, cost, data, measurements, plans, report, selection, sweeps
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.paths import RESULTS, ROOT, RUNS
-from lipref.runs import make_folder, row
+from lipref.runs import make_folder, place, row
 
 
 class Study:
     """A comparison as the parameters of a notebook name it.
 
-    The records come from the folder ``records``, if one is given, and then all that it holds is shown. Otherwise from
-    the committed ones in ``data/results`` that fit; what those lack is computed below ``data/runs`` (training,
-    certification, measurement), which the next call finds there. Times and memory are compared within one machine
-    only: where a committed measurement is missing, all are made here.
+    The records come from the folder ``records``, if one is given. Exactly the sizes, layers (``all``: every one that it
+    has, also a user's own) and seeds that are asked for are shown; what is left out and what is missing is said. Data
+    set, budget, batch size and device at their defaults are taken from the records; others have to be theirs.
+
+    Otherwise the records are the committed ones in ``data/results`` that fit; what those lack is computed below
+    ``data/runs`` (training, certification, measurement), which the next call finds there. Times and memory are compared
+    within one machine only: where a committed measurement is missing, all are made here.
 
     Args:
         dataset: one of ``lipref.data.DATASETS``.
@@ -33,13 +37,13 @@ class Study:
         budget: ``"20 epochs"``, or the paper's ``"2h"``, ``"10h"``, ``"24h"``.
         batch_size: 0 for the usual one, 64 on digits and 256 elsewhere.
         device: ``"cpu"`` or ``"cuda"``.
-        records: a folder with ``records.json`` and ``costs.json``, as ``lipref reproduce`` and ``lipref measure``
-            write them; relative to here or to the repository.
+        records: a folder with ``records.json`` and ``costs.json`` as ``lipref reproduce`` writes it, or with the latter
+            alone as ``lipref measure`` does; relative to here or to the repository.
         out: the folder for files of tables and figures; empty writes none.
         say: called with a line of text as things are computed.
 
     Raises:
-        LiprefError: a value of the wrong type, an unknown name, a folder without records.
+        LiprefError: a value of the wrong type, an unknown name, a folder without records, or with none that fit.
     """
 
     def __init__(
@@ -64,6 +68,11 @@ class Study:
         self.batch_size = batch[0] or plans.usual_batch(dataset)
         plans.check_device(device)
         self.records = _folder(records) if records else None
+        specs = {label: resolve(name) for label, name in self.labels.items()}
+        self._asked = selection.Asked(
+            dataset=dataset, sizes=self.sizes, layers=None if layers.strip() == "all" else specs, seeds=self.seeds,
+            budget=self.budget, batch_size=batch[0], device=device,
+        )  # fmt: skip
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -73,7 +82,8 @@ class Study:
     @cached_property
     def _run_records(self) -> list[dict]:
         if self.records is not None:
-            return read(self.records / "records.json")
+            path = self.records / "records.json"
+            return selection.runs(read(path), self._asked, path, self.say)
         kept, missing = [], []
         for label, name in self.labels.items():
             found = self._committed_runs(label) if resolve(name).builtin else []
@@ -107,22 +117,48 @@ class Study:
     def costs(self) -> pd.DataFrame:
         """The table of measurements (`lipref.cost.row`)."""
         if self.records is not None:
-            return _ordered(pd.DataFrame([cost.row(record) for record in read(self.records / "costs.json")]))
+            path = self.records / "costs.json"
+            kept = selection.costs(read(path), self._asked, self._measured_shape(path), path, self.say)
+            return _ordered(pd.DataFrame([cost.row(record) for record in kept]))
         return _ordered(pd.DataFrame([cost.row(record) for record in self._committed_costs() or self._measure()]))
 
     @cached_property
     def name(self) -> str:
         """The data set's short name, for titles."""
-        if self.records is not None and not self.runs.empty:
-            return str(self.runs.dataset.iloc[0])
-        return plans.short_name(self.dataset)
+        return str(self._folder_run["config"]["dataset"]) if self._folder_run else plans.short_name(self.dataset)
 
     @cached_property
     def train_images(self) -> int:
-        """Training images in one epoch."""
-        if self.records is not None and not self.runs.empty:
-            return int(self.runs.train_images.iloc[0])
+        """Training images in one epoch: those of the runs in ``records``, otherwise the data set's."""
+        if self._folder_run:
+            return int(self._folder_run["config"]["train_images"])
         return data.shape(self.dataset).train_images
+
+    @cached_property
+    def _folder_run(self) -> dict | None:
+        """A run in the folder ``records``, of the data set that is asked for; None where it has none."""
+        if self.records is None or not (self.records / "records.json").exists():
+            return None
+        path = self.records / "records.json"
+        found = read(path)
+        selection.check_dataset(found, self._asked, path, self.say)
+        return found[0] if found else None
+
+    def _measured_shape(self, path: Path) -> data.Shape | None:
+        """The shape that the measurements in ``records`` must have; None: not known without reading an image folder."""
+        name = self._folder_run["config"]["dataset"] if self._folder_run else self.dataset
+        if self._folder_run and name not in data.DATASETS:
+            return None
+        shape = data.shape(name)
+        if self._folder_run:
+            return shape
+        # `lipref measure --image-size` measures other sides; the pictures' own are in no file of its folder.
+        sides = {record["config"]["image_size"] for record in read(path)}
+        if len(sides) == 1 and sides != {shape.image_size}:
+            (side,) = sides
+            self.say(f"{path} was measured with pictures of side {side}, those of {name} have {shape.image_size}")
+            return replace(shape, image_size=side)
+        return shape
 
     def save(
         self, name: str, *, table: pd.DataFrame | None = None, people: pd.DataFrame | None = None, notes: str = "",
@@ -184,15 +220,19 @@ class Study:
         return records
 
     def _committed_costs(self) -> list[dict]:
-        """Committed measurements of all layers and sizes, made on one machine; none unless all are there."""
+        """Committed measurements of all layers and sizes, made under one set of circumstances; none unless all are."""
         shape = data.shape(self.dataset)
         wanted = {(size, label) for size in self.sizes for label in self.labels}
         if not all(resolve(name).builtin for name in self.layers):
             return []
         for path in sorted(RESULTS.glob("*/costs.json")):
-            found = [record for record in read(path) if self._cost_fits(record["config"], shape)]
-            if wanted <= {(record["config"]["size"], record["config"]["layer"]) for record in found}:
-                return found
+            fitting = [record for record in read(path) if self._cost_fits(record["config"], shape)]
+            while fitting:
+                same = measurements.circumstances(fitting[0])
+                group = [record for record in fitting if measurements.circumstances(record) == same]
+                if wanted <= {place(record) for record in group}:
+                    return measurements.latest([], group)
+                fitting = [record for record in fitting if measurements.circumstances(record) != same]
         return []
 
     def _cost_fits(self, config: dict, shape: data.Shape) -> bool:
@@ -202,7 +242,7 @@ class Study:
             and config["batch_size"] == self.batch_size
             and config["device"] == self.device.split(":")[0]
             and config["size"] in self.sizes
-            and config["layer"] in self.labels
+            and (config["layer"] in self.labels and config["layer_sha256"] is None)
         )
 
     def _measure(self) -> list[dict]:
@@ -236,9 +276,9 @@ def read(path: Path) -> list[dict]:
 
 
 def _folder(text: str) -> Path:
-    for place in (Path(text), ROOT / text):
-        if place.is_dir():
-            return place
+    for folder in (Path(text), ROOT / text):
+        if folder.is_dir():
+            return folder
     raise LiprefError(f"records={text!r}: no such folder here or in the repository; lipref reproduce --out makes one")
 
 

@@ -43,7 +43,9 @@ def run_task(
     """The search, if the layer's recipe needs one, and then one run per seed. Returns the final runs' records.
 
     A run that diverges at a searched learning rate is repeated at a third of it, at most `recipes.RETRIES` times; the
-    diverged ones are among the records.
+    diverged ones are among the records. Their notes are this plan's, also where the run was first made for another one:
+    ``hyperparameters`` (where the recipe comes from), ``recipe`` (before any retry), ``retry`` and ``budget`` (the
+    paper's hours, or None). The files keep those of their making.
     """
     size, layer = task
     spec, device = resolve(layer), torch.device(plan.device)
@@ -75,16 +77,18 @@ def run_task(
         )  # fmt: skip
         done = candidates * plan.search.epochs
     records = []
+    start = {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     for seed in plan.seeds:
         tried = recipe
         for retry in range(recipes.RETRIES + 1):
             settings = replace(recipes.with_recipe(shared, tried), seed=seed)
+            notes = {"hyperparameters": tried.source, "retry": retry, "budget": plan.budget, "recipe": start}
             record = execute(
                 configure(data, spec, size, settings, device), data, spec, plan.out, device=device,
                 checkpoint_seconds=plan.checkpoint_seconds, on_progress=callback(f"seed {seed}", shared.epochs),
-                notes={"hyperparameters": tried.source, "retry": retry}, read_only=read_only,
+                notes=notes, read_only=read_only,
             )  # fmt: skip
-            records.append(record)
+            records.append(record | {"notes": record["notes"] | notes})
             if record["status"] == "done" or tried.source != "search":
                 break
             tried = recipes.smaller(tried)  # the search's short runs could not see it

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,12 +72,14 @@ def _layers(model: ConvNet) -> list[tuple[str, nn.Module, tuple[int, int]]]:
     return found
 
 
-def seconds(function: Callable[[], object], device: torch.device, repeats: int, max_seconds: float) -> dict:
+def seconds(
+    function: Callable[[], object], device: torch.device, repeats: int, max_seconds: float, least: int = LEAST_REPEATS
+) -> list[float]:
     """Time ``function``, each call on its own, after two that are not timed.
 
     Returns:
-        Seconds: median, low and high (the quartiles); repeats: how many calls were timed. That is ``repeats``, or
-        fewer, but no less than 3, where ``max_seconds`` are used up before.
+        The seconds of every timed call: ``repeats`` of them, or fewer, but no less than ``least``, where
+        ``max_seconds`` are used up before.
     """
 
     def once() -> float:
@@ -93,7 +94,6 @@ def seconds(function: Callable[[], object], device: torch.device, repeats: int, 
     for _ in range(WARM_UP):
         once()
     times: list[float] = []
-    while len(times) < repeats and (len(times) < LEAST_REPEATS or sum(times) < max_seconds):
+    while len(times) < repeats and (len(times) < least or sum(times) < max_seconds):
         times.append(once())
-    low, median, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
-    return {"median": median, "low": low, "high": high, "repeats": len(times)}
+    return times

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import CPU, EXAMPLE
 from torch import nn
 
-from lipref import cost, experiment, runs
+from lipref import cost, experiment, rounds, runs
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, LayerSpec, resolve
 from lipref.nets import convnet, count_parameters
@@ -56,9 +57,9 @@ def own(cls):
     return LayerSpec(cls.__name__, cls, "0" * 64)
 
 
-def tiny(layer="standard", repeats=3, **changes):
+def tiny(layer="standard", repeats=3, rounds=1, **changes):
     spec = resolve(layer) if isinstance(layer, str) else own(layer)
-    return cost.configure(spec, "XS", **(SHAPE | {"device": CPU, "repeats": repeats} | changes)), spec
+    return cost.configure(spec, "XS", **(SHAPE | {"device": CPU, "repeats": repeats, "rounds": rounds} | changes)), spec
 
 
 @pytest.mark.parametrize("layer", [*LAYERS, EXAMPLE, Plain])
@@ -74,8 +75,9 @@ def test_a_record_is_complete(tmp_path, layer):
     assert {name for name in QUANTITIES if record[name] is None} == missing
     for timed in (record[name] for name in cost.SECONDS if record[name]):
         assert 0 < timed["low"] <= timed["median"] <= timed["high"]
-        assert timed["repeats"] == 3
+        assert (timed["repeats"], timed["rounds"]) == (3, [timed["median"]])
     assert [(step.quantity, step.done, step.total) for step in seen] == [(n, i, 7) for i, n in enumerate(QUANTITIES)]
+    assert [path.name for path in (tmp_path / config.folder).iterdir()] == ["record.json"]
     # Weights are float32; training holds a gradient and a momentum for each.
     assert record["train_peak_bytes"] > 3 * 4 * record["parameters"]
     assert record["infer_peak_bytes"] > 4 * record["parameters"]
@@ -108,8 +110,48 @@ def test_more_pictures_need_more_memory(tmp_path):
         assert many[name] - few[name] > 63 * 3 * 4 * 4 * 4, name
 
 
-def test_a_time_budget_cuts_repeats(tmp_path):
-    config, spec = tiny(repeats=8)
+def test_repeats_are_spread_over_the_rounds_of_which_none_is_measured_twice(tmp_path):
+    config, spec = tiny(repeats=5, rounds=3)
+    folder, steps = tmp_path / config.folder, []
+    for number in (0, 1):
+        cost.execute_round(config, spec, tmp_path, number, device="cpu")
+    kept = [json.loads((folder / f"round{number}.json").read_text())["result"] for number in (0, 1)]
+    assert [len(result["train_seconds"]) for result in kept] == [2, 2]
+    assert "train_peak_bytes" in kept[0]
+    assert "train_peak_bytes" not in kept[1]
+    record = cost.execute(config, spec, tmp_path, device="cpu", on_progress=steps.append)
+    last = [(name, done, 15) for done, name in enumerate(cost.SECONDS, 11)]
+    assert [(step.quantity, step.done, step.total) for step in steps] == last
+    assert record["train_seconds"]["repeats"] == 5
+    assert record["train_seconds"]["rounds"][:2] == [pytest.approx(np.median(r["train_seconds"])) for r in kept]
+    assert sorted(path.name for path in folder.iterdir()) == ["record.json"]
+    assert tiny(repeats=2, rounds=3)[0].rounds == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "digest": "0", "round": 0, "result": {}}'])
+def test_a_damaged_round_is_refused(tmp_path, text):
+    config, spec = tiny()
+    (runs.make_folder(tmp_path / config.folder) / "round0.json").write_text(text)
+    with pytest.raises(LiprefError, match="delete that file"):
+        cost.execute(config, spec, tmp_path, device="cpu")
+
+
+def test_an_interval_holds_the_quartiles_and_the_rounds():
+    def interval(*samples):
+        parts = [
+            {"parameters": 1, "exhausted": False} | {name: list(times) for name in QUANTITIES} for times in samples
+        ]
+        timed = rounds.combine(parts)["train_seconds"]
+        return timed["low"], timed["median"], timed["high"]
+
+    assert interval([1.0, 2.0, 3.0, 4.0, 5.0]) == (2, 3, 4)
+    assert interval([1.0, 1.1], [3.0, 3.1], [3.0, 3.2], [3.0, 3.3], [9.0])[::2] == (1.05, 9)
+    assert interval([1.0, 5.0], [1.0, 5.0]) == (1, 3, 5)  # wider than the rounds
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_time_budget_cuts_repeats(tmp_path, rounds):
+    config, spec = tiny(repeats=8, rounds=rounds)
     record = cost.execute(config, spec, tmp_path, device="cpu", max_seconds=0)
     assert {record[name]["repeats"] for name in cost.SECONDS} == {3}
     assert cost.row(record)["repeats"] == 3
@@ -141,6 +183,7 @@ def test_the_configuration_decides_the_folder():
     others = [dataclasses.replace(config, **change) for change in (
         {"layer": "aol"}, {"layer_sha256": "0"}, {"size": "S"}, {"image_size": 8}, {"channels": 1}, {"repeats": 4},
         {"num_classes": 9}, {"batch_size": 5}, {"device": "cuda"}, {"machine": "x"}, {"threads": 99}, {"version": "0"},
+        {"code": "0"}, {"torch": "0"}, {"cores": 99}, {"rounds": 2},
     )]  # fmt: skip
     assert len({config.digest, *(other.digest for other in others)}) == 1 + len(others)
 
@@ -150,7 +193,8 @@ def test_only_here_can_be_measured_what_was_configured_here(tmp_path):
     assert experiment.NotDone is runs.NotDone
     with pytest.raises(runs.NotDone):
         cost.execute(config, spec, tmp_path, device="cpu", read_only=True)
-    for change in ({"threads": config.threads + 1}, {"machine": "another"}, {"layer": "aol"}):
+    others = ({"threads": config.threads + 1}, {"machine": "another"}, {"layer": "aol"}, {"cores": 99}, {"code": "0"})
+    for change in others:
         with pytest.raises(LiprefError, match=f"{next(iter(change))}.*configure"):
             cost.execute(dataclasses.replace(config, **change), spec, tmp_path, device="cpu")
     assert list(tmp_path.iterdir()) == []
@@ -184,6 +228,7 @@ def test_the_record_of_another_measurement_is_refused(tmp_path):
     [
         ({"batch_size": 0}, "batch_size=0"),
         ({"repeats": 1.5}, "repeats=1.5"),
+        ({"rounds": 0}, "rounds=0"),
         ({"image_size": 9}, "image_size=9"),
         ({"channels": 99}, "99"),
         ({"num_classes": 10**6}, "1000000"),

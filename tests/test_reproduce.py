@@ -1,5 +1,7 @@
 """The whole way by the command line: from training to the report, with a layer of one's own."""
 
+import importlib
+import json
 import re
 from html.parser import HTMLParser
 
@@ -8,8 +10,14 @@ import pandas as pd
 import pytest
 from tiny_runs import EXAMPLE, TINY, cli
 
+from lipref import data, measurements, plans, report
+from lipref.commands import options
+from lipref.fingerprint import COST, fingerprint
+from lipref.layers import resolve
 from lipref.notebooks import draw, read_map
-from lipref.paths import ROOT
+from lipref.paths import RESULTS, ROOT
+
+reproduce = importlib.import_module("lipref.commands.reproduce")  # its function has the same name
 
 ITEMS = {item.name: item for item in read_map()}
 
@@ -53,6 +61,60 @@ def test_ones_own_layer_is_in_every_figure_of_the_report(tmp_path):
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
     again = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert again == pictures
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """What would be drawn of the committed records, changed by a function, for a plan of two layers on digits."""
+    said, calls = [], []
+    monkeypatch.setattr(reproduce.display, "say", said.append)
+    monkeypatch.setattr(reproduce, "do_notebooks", lambda items, out, given, title: calls.append((items, given)) or [])
+    plan = plans.make_plan(dataset="digits", sizes=("XS",), layers=("aol", EXAMPLE), learning_rate=0.1, out=tmp_path)
+    cost_plan = measurements.CostPlan(
+        sizes=("XS",), layers=plan.layers, shape=data.shape("digits"), batch_size=64, out=tmp_path
+    )
+
+    def draw_it(change):
+        for name in ("records.json", "costs.json"):
+            records = json.loads((RESULTS / "digits-xs" / name).read_text())[:4]
+            new = {"code": fingerprint(COST)}
+            records = [record | {"config": record["config"] | new} for record in records]
+            own = {"layer": "MyConv", "layer_sha256": resolve(EXAMPLE).source_sha256}
+            records.append(records[0] | {"config": records[0]["config"] | own})
+            if name == "costs.json":
+                records = [record | {"config": record["config"] | change} for record in records]
+            (tmp_path / name).write_text(json.dumps(records))
+        reproduce._draw(plan, cost_plan, "20 epochs")
+        items, given = calls.pop()
+        return {item.name for item in items}, given, said
+
+    return draw_it
+
+
+def test_the_figures_show_what_the_table_shows(drawn):
+    names, given, said = drawn({})
+    assert names == set(ITEMS)
+    assert {"aol", EXAMPLE, "bcop"} <= set(given["layers"].split(","))
+    assert given["seeds"] == "0"
+    assert set(given["cost_sizes"].split(",")) <= {"XS", "S"}
+    assert all("no run of that layer" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_size": 32}, {"num_classes": 3}, {"batch_size": 8}, {"device": "cuda"}, {"code": "0"},
+               {"layer": "lot"}, {"layer": "MyConv", "layer_sha256": "0"}],
+)  # fmt: skip
+def test_measurements_that_do_not_fit_the_plan_are_named_and_not_drawn(drawn, change):
+    names, _, said = drawn(change)
+    assert names == {"quickstart", "table1_complexity", "table2_accuracy", "figure5_ranking"} & set(ITEMS)
+    assert sum(line.startswith("not drawn: ") for line in said) == 5
+    assert "figure1_radar" in said[-1]
+
+
+def test_one_epoch_is_one_epoch():
+    assert [options.budget_of(epochs, None, "") for epochs in (1, 2)] == ["1 epoch", "2 epochs"]
+    lines = [f"- {report._epochs(pd.DataFrame({'epochs': epochs}))}" for epochs in ([1, 1], [3], [1, 3])]
+    assert lines == ["- 1 epoch", "- 3 epochs", "- 1 to 3 epochs"]
 
 
 @pytest.mark.parametrize("name", ["table1_complexity", "table2_accuracy"])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -15,7 +16,8 @@ from tiny_runs import CPU, TINY, cli, strip, tiny
 from lipref import checkpoint, experiment, report, runs
 from lipref.data import load
 from lipref.errors import LiprefError
-from lipref.paths import ROOT
+from lipref.paths import RESULTS, ROOT
+from lipref.settings import Settings
 
 
 def test_the_configuration_decides_the_folder():
@@ -29,8 +31,16 @@ def test_the_configuration_decides_the_folder():
         experiment.configure(load("digits", limit_train=100), spec, "XS", config.settings, CPU),
         experiment.configure(data, spec, "XS", config.settings, CPU, validation=0.1),
         experiment.configure(data, spec, "S", config.settings, CPU),
+        *(replace(config, **change) for change in ({"version": "0"}, {"code": "0"}, {"torch": "0"})),
     ]
     assert len({config.folder, *(other.folder for other in others)}) == 1 + len(others)
+
+
+def test_a_configuration_from_before_the_code_was_part_of_it_keeps_its_digest():
+    for record in json.loads((RESULTS / "digits-xs" / "records.json").read_text()):
+        config = runs.RunConfig(**(record["config"] | {"settings": Settings(**record["config"]["settings"])}))
+        assert config.digest == record["digest"]
+        assert config.as_dict() == record["config"]
 
 
 def test_a_finished_run_is_read_not_repeated(tmp_path):

@@ -1,7 +1,6 @@
 """What a notebook gets from the library: committed records where they fit, computed ones where not."""
 
 import json
-import shutil
 
 import pytest
 from tiny_runs import EXAMPLE
@@ -88,16 +87,26 @@ def test_times_are_compared_on_one_machine_only(asked):
     assert asked[0].layers == (*LAYERS, EXAMPLE)
 
 
-def test_a_folder_of_records_is_shown_whole(nothing_runs, tmp_path):
-    shutil.copy(DIGITS / "records.json", tmp_path)
-    ours = Study(records=str(tmp_path), layers="aol")
-    assert len(ours.runs) == len(LAYERS)
-    with pytest.raises(LiprefError, match=r"costs\.json"):
-        _ = ours.costs
-    assert len(Study(records="data/results/digits-xs").costs) == len(Study(sizes="XS,S").costs)
+def test_a_damaged_file_of_records_is_refused(tmp_path):
     (tmp_path / "records.json").write_text("[{")
     with pytest.raises(LiprefError, match="damaged"):
         _ = Study(records=str(tmp_path)).runs
+    with pytest.raises(LiprefError, match=r"costs\.json"):
+        _ = Study(records=str(tmp_path / "..")).costs
+
+
+def test_two_machines_in_one_committed_file_are_not_mixed(asked, monkeypatch, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    records = [r for r in json.loads((DIGITS / "costs.json").read_text()) if r["config"]["size"] == "XS"]
+    other = [r | {"config": r["config"] | {"threads": 1, "machine": "another"}} for r in records]
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    (folder / "costs.json").write_text(json.dumps(other[:4] + records))
+    assert set(Study(layers="all", say=lambda text: None).costs.machine) == {records[0]["config"]["machine"]}
+    assert not asked
+    (folder / "costs.json").write_text(json.dumps(other[:4] + records[4:]))
+    _ = Study(layers="all", say=lambda text: None).costs
+    assert len(asked) == 1  # neither machine has all: measured anew
 
 
 @pytest.mark.parametrize(

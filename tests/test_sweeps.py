@@ -1,6 +1,7 @@
 """Comparisons of many runs: recipes, the search, processes, tables, and a user's own layer."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -120,6 +121,24 @@ def test_a_searched_rate_that_diverges_is_cut_and_said_so(tmp_path):
     table = pd.DataFrame([runs.row(r) for r in (*tried, record)])
     assert table.diverged_at_step.notna().sum() >= len(tried)
     assert f"/{len(rates)}" in report.summary(table).n.iloc[0]
+
+
+def test_where_a_learning_rate_comes_from_is_this_plans_answer(tmp_path, monkeypatch):
+    """A run that was first made for another plan keeps its file, and is told as this plan's."""
+    _, data, _ = tiny()
+    given = plans.Plan(
+        dataset="digits", sizes=("XS",), layers=("standard",), seeds=(0,), given=True, out=tmp_path,
+        settings=Settings(epochs=1, learning_rate=0.1, batch_size=50), search=recipes.Search(epochs=1),
+    )  # fmt: skip
+    (first,) = sweeps.run_task(given, ("XS", "standard"), data, lambda step: None)
+    found = recipes.Recipe(0.1, given.settings.weight_decay, "search")
+    monkeypatch.setattr(recipes, "search", lambda *_, **__: found)
+    (again,) = sweeps.run_task(replace(given, given=False), ("XS", "standard"), data, lambda step: None)
+    assert [record["notes"]["hyperparameters"] for record in (first, again)] == ["given", "search"]
+    assert again == first | {"notes": first["notes"] | {"hyperparameters": "search"}}
+    assert again["notes"]["recipe"]["learning_rate"] == 0.1
+    (path,) = tmp_path.glob("*/record.json")
+    assert json.loads(path.read_text()) == first
 
 
 def test_a_second_command_adds_to_the_table(tmp_path):

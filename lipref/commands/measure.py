@@ -26,9 +26,9 @@ def measure(
 ) -> None:
     """Measure seconds per training step and inference batch, preparation time and peak memory, what is missing of it.
 
-    Random pictures of the data set's shape; nothing is downloaded. Every measurement has the machine to itself: let
-    nothing else run. The same command again reads its records; on another machine, or with other threads,
-    it measures anew.
+    Random pictures of the data set's shape; nothing is downloaded. Every network has the machine to itself: let nothing
+    else run. Repeats are spread over three rounds of all networks, each kept. The same command again reads its records;
+    on another machine, or with other threads, it measures anew.
     """
     shape = data.shape(dataset, data_root)
     if image_size is not None:
@@ -49,5 +49,5 @@ def measure(
     console = display.console()
     display.print_table(console, report.cost_summary(records))
     written = ", ".join(str(path) for path in paths)
-    console.print(f"Medians. With quartiles and provenance: {written}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"Medians. With intervals and provenance: {written}", soft_wrap=True, highlight=False, markup=False)
     raise_failures(failures, len(plan.tasks()), "measurements")

@@ -36,4 +36,6 @@ def budget_of(epochs: int | None, budget: str | None, default: str) -> str:
         raise LiprefError(f"--epochs {epochs} and --budget {budget} say the same thing; give one of them")
     if epochs is not None and epochs < 1:
         raise LiprefError(f"epochs={epochs}: give a whole number, at least 1")
-    return f"{epochs} epochs" if epochs is not None else default if budget is None else budget
+    if epochs is not None:
+        return f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    return default if budget is None else budget

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lipref import data, display, measurements, plans, report, runs
+from lipref import data, display, measurements, plans, report, runs, study
 from lipref.commands import options as o
 from lipref.commands.running import do_measurements, do_notebooks, do_runs, raise_failures
 from lipref.errors import LiprefError
 from lipref.extras import require
+from lipref.fingerprint import COST, fingerprint
+from lipref.layers import LAYERS, resolve
 from lipref.notebooks import read_map
 
 
@@ -81,21 +84,63 @@ def reproduce(
             paths = report.write_costs(measurements.beside(measured, plan.out), plan.out)
             display.say(f"Time and memory: {', '.join(map(str, paths))}")
     if figures:
-        failures += _draw(plan, cost_sizes, budget=o.budget_of(epochs, budget, defaults["budget"]))
+        failures += _draw(plan, cost_plan, budget=o.budget_of(epochs, budget, defaults["budget"]))
     raise_failures(failures, len(plan.tasks()), "parts")
 
 
-def _draw(plan: plans.Plan, cost_sizes: str, budget: str) -> list[str]:
-    """Execute the notebooks on the records in ``plan.out``; returns a line for each that failed."""
-    items = read_map()
-    if not (plan.out / "costs.json").exists():
+def _draw(plan: plans.Plan, cost_plan: measurements.CostPlan, budget: str) -> list[str]:
+    """Execute the notebooks on the records in ``plan.out``; returns a line for each that failed.
+
+    They show what the table shows: also what earlier commands left there and can be compared. Measurements that do not
+    fit the plan are named and not drawn.
+    """
+    items, shown = read_map(), study.read(plan.out / "records.json")
+    costs = _fitting_costs(cost_plan, shown)
+    if not costs:
         skipped = [item.name for item in items if any(path.endswith("costs.json") for path in item.inputs)]
         display.say(f"without measurements there is no {', '.join(skipped)}")
         items = [item for item in items if item.name not in skipped]
+    own = {resolve(name).label for name in plan.layers}
+    others = dict.fromkeys(record["config"]["layer"] for record in shown if record["config"]["layer"] not in own)
+    files = [label for label in others if label not in LAYERS]
+    if files:
+        display.say(f"in the table, but not in the figures: {', '.join(files)}; name the file in --layers")
+    folder = plan.dataset.removeprefix("imagefolder:")
+    dataset = plan.dataset if folder == plan.dataset else f"imagefolder:{Path(folder).resolve()}"
     given = {
-        "dataset": plan.dataset, "layers": ",".join(plan.layers), "device": plan.device,
-        "sizes": ",".join(plan.sizes), "cost_sizes": cost_sizes, "budget": budget,
-        "seeds": ",".join(map(str, plan.seeds)), "batch_size": plan.settings.batch_size,
+        "dataset": dataset, "device": plan.device, "budget": budget, "batch_size": plan.settings.batch_size,
+        "layers": ",".join([*plan.layers, *(name for name in others if name in LAYERS)]),
+        "sizes": _names(record["config"]["size"] for record in shown),
+        "cost_sizes": _names(record["config"]["size"] for record in costs),
+        "seeds": _names(record["config"]["settings"]["seed"] for record in shown),
         "records": str(plan.out.resolve()),
     }  # fmt: skip
     return do_notebooks(items, plan.out, given, f"1-Lipschitz layers on {plans.short_name(plan.dataset)}")
+
+
+def _fitting_costs(plan: measurements.CostPlan, shown: Sequence[dict]) -> list[dict]:
+    """The measurements in ``plan.out`` that may stand beside the runs ``shown``; says which may not, and why."""
+    path = plan.out / "costs.json"
+    if not path.exists():
+        return []
+    sources = {record["config"]["layer"]: record["config"]["layer_sha256"] for record in shown}
+    fitting = []
+    for record in study.read(path):
+        config = record["config"]
+        layer, size = config["layer"], config["size"]
+        reason = measurements.misfit(record, plan.shape, plan.batch_size, plan.device)
+        if config.get("code") != fingerprint(COST):
+            reason = reason or "measured with other code"
+        if layer not in sources:
+            reason = reason or "no run of that layer"
+        elif sources[layer] != config["layer_sha256"]:
+            reason = reason or "of another source file"
+        if reason:
+            display.say(f"not drawn: {layer} {size} in {path}: {reason}")
+        else:
+            fitting.append(record)
+    return fitting
+
+
+def _names(values: Iterable[object]) -> str:
+    return ",".join(dict.fromkeys(map(str, values)))
