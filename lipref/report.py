@@ -105,7 +105,8 @@ def _bound(done: pd.DataFrame) -> str:
     return f"{math.ceil(largest * 10**digits - 1e-3) / 10**digits:.{digits}f}"  # 1 + 1e-9 is shown as 1
 
 
-def _epochs(table: pd.DataFrame) -> str:
+def epochs(table: pd.DataFrame) -> str:
+    """``1 epoch``, ``20 epochs``, or ``40 to 70 epochs``."""
     least, most = table.epochs.min(), table.epochs.max()
     return f"{least} to {most} epochs" if least < most else f"{least} epoch{'' if least == 1 else 's'}"
 
@@ -120,7 +121,7 @@ def write(records: list[dict], folder: Path, title: str) -> list[Path]:
     paths = [folder / name for name in ("table.md", "table.csv", "records.json")]
     first = table.iloc[0]
     setting = (
-        f"{first.train_images:,} training and {first.test_images:,} test images, {_epochs(table)}, batches of "
+        f"{first.train_images:,} training and {first.test_images:,} test images, {epochs(table)}, batches of "
         f"{first.batch_size}, on {first.device}."
     )
     people = summary(table)

@@ -22,7 +22,8 @@ RADAR_MEASURES = (
 )  # fmt: skip
 INTERVALS = (
     "Intervals of accuracy and CRA: exact 95 % over the test images for one run; mean and one standard deviation over "
-    "seeds for several. Intervals of times: quartiles of repeated measurements."
+    "seeds for several. Intervals of times: the quartiles of repeated measurements, or the medians of their rounds "
+    "where those lie further out."
 )
 _POSTER = "CIFAR-10, one A100, batch 256"
 
@@ -202,7 +203,7 @@ def _our_shares(runs: pd.DataFrame, names: dict[str, str]) -> list[dict]:
         return rows
     for (layer, size), group in runs.groupby(["layer", "size"], sort=False):
         first, done = group.iloc[0], group[group.status == "done"]
-        setting = f"{first.dataset}, {_epochs(runs)}, batch {first.batch_size}, {first.test_images:,} test images"
+        setting = f"{first.dataset}, {report.epochs(runs)}, batch {first.batch_size}, {first.test_images:,} test images"
         for column, measure in names.items():
             place = ("ours", setting, layer, size, measure)
             if done.empty:
@@ -217,11 +218,6 @@ def _our_shares(runs: pd.DataFrame, names: dict[str, str]) -> list[dict]:
     return rows
 
 
-def _epochs(runs: pd.DataFrame) -> str:
-    least, most = runs.epochs.min(), runs.epochs.max()
-    return f"{least} epoch{'' if least == 1 else 's'}" if least == most else f"{least} to {most} epochs"
-
-
 def _measured(costs: pd.DataFrame, complete: bool = True) -> list:
     if costs.empty:
         return []
@@ -229,7 +225,7 @@ def _measured(costs: pd.DataFrame, complete: bool = True) -> list:
 
 
 def _deployed(line) -> tuple[float, float, float]:
-    """Median and quartiles of an inference batch: folded, or for a layer that cannot be folded as it is."""
+    """Median and interval of an inference batch: folded, or for a layer that cannot be folded as it is."""
     folded = (line.folded_seconds, line.folded_seconds_low, line.folded_seconds_high)
     return (line.infer_seconds, line.infer_seconds_low, line.infer_seconds_high) if pd.isna(folded[0]) else folded
 
