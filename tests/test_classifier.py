@@ -290,6 +290,7 @@ def test_the_commands(copied, runs, certificate, tmp_path):
     assert torch.allclose(found.radii, certificate.radii, rtol=1e-9)
     assert "36/255" in shown
     assert f"{int((found.margins > 0).sum())} of 50" in shown
+    assert "in float32 the logits" in shown
     shown = invoked("audit", copied)
     assert repr(found.bound) in shown
     assert "block0_conv0" in shown

@@ -113,7 +113,7 @@ def test_measurements_that_do_not_fit_the_plan_are_named_and_not_drawn(drawn, ch
 
 def test_one_epoch_is_one_epoch():
     assert [options.budget_of(epochs, None, "") for epochs in (1, 2)] == ["1 epoch", "2 epochs"]
-    lines = [f"- {report._epochs(pd.DataFrame({'epochs': epochs}))}" for epochs in ([1, 1], [3], [1, 3])]
+    lines = [f"- {report.epochs(pd.DataFrame({'epochs': epochs}))}" for epochs in ([1, 1], [3], [1, 3])]
     assert lines == ["- 1 epoch", "- 3 epochs", "- 1 to 3 epochs"]
 
 

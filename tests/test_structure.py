@@ -14,7 +14,7 @@ FLOORS = [
     {"activations", "layers"},
     {"nets"},
     {"losses", "data", "certify", "audit", "checkpoint", "divergence", "memory"},
-    {"rounding", "heads"},
+    {"rounding", "heads", "precision"},
     {"settings", "published", "plots"},
     {"training"},
     {"provenance", "workloads", "fingerprint"},
