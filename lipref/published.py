@@ -165,3 +165,15 @@ def epochs(dataset: str, size: str, layer: str, budget: str) -> int:
     if layer == "standard":
         return int(table[f"epochs_{budget}"].max())
     raise LiprefError(f"the paper has no budget of {budget} for {layer} {size} on {dataset}; {remedy}")
+
+
+def logged_constants() -> pd.DataFrame:
+    """Lipschitz constants that the authors' CIFAR-10 runs logged: ``layer, size, constant``; failed runs left out.
+
+    Products of power-iteration norms, not divided by; 1 for BCOP, CPL, SLL and SOC means that nothing was measured.
+    """
+    table = pd.read_csv(PAPER / "cifar10_24h_runs.csv")
+    table = table[(table.status == "ok") & table.logged_lipschitz_bound.notna()]
+    return pd.DataFrame(
+        {"layer": table.method.map(layer_name), "size": table["size"], "constant": table.logged_lipschitz_bound}
+    ).reset_index(drop=True)

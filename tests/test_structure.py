@@ -27,7 +27,7 @@ FLOORS = [
     {"report"},
     {"artifacts", "complexity", "tables", "readable", "attacks"},
     {"plans", "sentences"},
-    {"sweeps", "measurements"},
+    {"sweeps", "measurements", "soundness"},
     {"selection"},
     {"study", "display", "notebooks"},
     {"commands"},

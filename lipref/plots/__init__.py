@@ -6,6 +6,7 @@ imported when the first picture is made.
 """
 
 from lipref.plots.accuracies import accuracy
+from lipref.plots.certificates import certified_and_attacked, gaps, refuted
 from lipref.plots.costs import inference_throughput, memory, training_time
 from lipref.plots.curves import robustness_curve
 from lipref.plots.radars import radar
@@ -16,12 +17,15 @@ from lipref.plots.style import LayerStyle, display_name, layer_styles
 __all__ = [
     "LayerStyle",
     "accuracy",
+    "certified_and_attacked",
     "display_name",
+    "gaps",
     "inference_throughput",
     "layer_styles",
     "memory",
     "radar",
     "ranking",
+    "refuted",
     "robustness_curve",
     "save",
     "training_time",
