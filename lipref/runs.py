@@ -66,7 +66,13 @@ class RunConfig(Config):
     @property
     def folder(self) -> str:
         """Name of the run's folder: readable, and unique by the digest's first digits."""
-        return f"{self.dataset}-{self.size}-{self.layer}-seed{self.settings.seed}-{self.digest[:10]}"
+        return folder_name(self.as_dict(), self.digest)
+
+
+def folder_name(config: dict, digest: str) -> str:
+    """Name of the folder of a run with this configuration."""
+    place = "{dataset}-{size}-{layer}".format(**config)
+    return f"{place}-seed{config['settings']['seed']}-{digest[:10]}"
 
 
 def read_record(folder: Path, config: RunConfig | None = None) -> dict | None:

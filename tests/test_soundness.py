@@ -210,15 +210,20 @@ def test_constants_are_shown_by_their_distance_from_one(value, text):
 
 
 def attack_record(layer, images, right):
-    return {"digest": f"{layer}-digest-of-64", "images": images, "accurate": images,
-            "fixed": {"36/255": {"right": right, "certified": right - 1}}}  # fmt: skip
+    least = [0.2] * (right - 1) + [None] + [0.05] * (images - right)
+    radii = [0.19] * (right - 1) + [0.01] * (images - right + 1)
+    return {"weights_sha256": f"{layer}-weights-of-64", "images": images, "radii": radii, "least_norms": least,
+            "config": {"dataset": "digits", "size": "XS", "layer": layer}, "attacked_inside": images,
+            "end_points": 1000 * images, "successes": 0,
+            "inside": {"pgd": {"least_margin_left": 0.02}, "edge": {"least_margin_left": 0.015}},
+            "beyond": {"2.0": {"successes": images // 2, "images": images}}}  # fmt: skip
 
 
 def prices(**changes):
     rows = [
         {"dataset": "digits", "size": "XS", "layer": layer, "seed": 0, "moment": "trained", "radius": radius,
          "way": way, "count": 30 - (way == "proved") - 5 * (radius != "0/255"), "images": 40,
-         "digest": f"{layer}-digest-of"[:10]}
+         "digest": "0", "weights": f"{layer}-weights-of"[:10]}
         for layer in ("aol", "bcop") for radius in ("0/255", "36/255") for way in ("undivided", "published", "proved")
     ]  # fmt: skip
     return pd.DataFrame(rows).assign(**changes)
@@ -229,8 +234,13 @@ def test_certified_and_attacked_accuracy_are_of_the_same_images(tmp_path):
         (tmp_path / str(images)).mkdir()
         (tmp_path / str(images) / "attack.json").write_text(json.dumps(attack_record("aol", images, right)))
     found = tables.robustness(prices(), tables.read_attacks(tmp_path), "digits")
-    aol = found[(found.layer == "aol") & (found.radius > 0)].set_index("way")
+    aol = found[(found.layer == "aol") & (found.radius == 36 / 255)].set_index("way")
     assert (aol.share["attacked"], aol.share["certified"], aol.images["attacked"]) == (0.75, 0.7, 20)
+    shown = tables.attack_table(tables.read_attacks(tmp_path))
+    assert list(shown["end points"]) == ["10,000", "20,000", "30,000"]
+    assert list(shown["margin left"]) == ["1.50 %", "1.50 %", ""]
+    assert list(shown["beyond, 2.0 x"]) == ["50 %", "50 %", ""]
+    assert tables.attack_table([]).empty
     assert set(found[found.layer == "bcop"].way) == {"certified"}
     assert "20 test images each: aol" in tables.say_attacks(found)
     assert "No network was attacked" in tables.say_attacks(tables.robustness(prices(), [], "digits"))

@@ -11,11 +11,17 @@ import typer
 from lipref import data, display, measurements, plans, report, runs, study
 from lipref.commands import options as o
 from lipref.commands.running import do_measurements, do_notebooks, do_runs, raise_failures
+from lipref.commands.soundness import do_soundness
 from lipref.errors import LiprefError
 from lipref.extras import require
 from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LAYERS, resolve
 from lipref.notebooks import read_map
+from lipref.soundness.records import CONSTANTS, Question
+
+SOUNDNESS = "soundness"  # below the folder of the runs
+SOUNDNESS_ITERATIONS = 200  # of the power method: seconds in all
+SOUNDNESS_IMAGES = 500
 
 
 def reproduce(
@@ -84,8 +90,29 @@ def reproduce(
             paths = report.write_costs(measurements.beside(measured, plan.out), plan.out)
             display.say(f"Time and memory: {', '.join(map(str, paths))}")
     if figures:
+        failures += _soundness(plan, records, data_root)
         failures += _draw(plan, cost_plan, budget=o.budget_of(epochs, budget, defaults["budget"]))
     raise_failures(failures, len(plan.tasks()), "parts")
+
+
+def _soundness(plan: plans.Plan, records: Sequence[dict], root: Path | None) -> list[str]:
+    """Published constants beside the proved ones of the plan's runs; returns a line for each that failed."""
+    failures = []
+    for name in plan.layers:
+        spec = resolve(name)
+        folders = [
+            plan.out / runs.folder_name(record["config"], record["digest"])
+            for record in records
+            if record["status"] == "done"
+            and not record["config"]["validation"]
+            and (record["config"]["layer"], record["config"]["layer_sha256"]) == (spec.label, spec.source_sha256)
+        ]
+        images = min([SOUNDNESS_IMAGES, *(record["config"]["test_images"] for record in records)])
+        question = Question(
+            iterations=SOUNDNESS_ITERATIONS, images=images, dataset=plan.dataset, data_root=root, layer=name
+        )
+        failures += do_soundness(folders, plan.out / SOUNDNESS, initial=False, question=question, refuted=False)
+    return failures
 
 
 def _draw(plan: plans.Plan, cost_plan: measurements.CostPlan, budget: str) -> list[str]:
@@ -99,6 +126,10 @@ def _draw(plan: plans.Plan, cost_plan: measurements.CostPlan, budget: str) -> li
     if not costs:
         skipped = [item.name for item in items if any(path.endswith("costs.json") for path in item.inputs)]
         display.say(f"without measurements there is no {', '.join(skipped)}")
+        items = [item for item in items if item.name not in skipped]
+    if not (plan.out / SOUNDNESS / CONSTANTS).exists():
+        skipped = [item.name for item in items if any(path.endswith(CONSTANTS) for path in item.inputs)]
+        display.say(f"without a finished run there is no {', '.join(skipped)}")
         items = [item for item in items if item.name not in skipped]
     own = {resolve(name).label for name in plan.layers}
     others = dict.fromkeys(record["config"]["layer"] for record in shown if record["config"]["layer"] not in own)

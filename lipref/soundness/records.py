@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from lipref import checkpoint
 from lipref.attacks.loading import Target, load_target
 from lipref.audit import Audit, network_bound
 from lipref.certify import radius_name
@@ -27,14 +28,14 @@ from lipref.soundness.refuted import refuted
 
 FORMAT = 1
 MOMENTS = ("initial", "trained")
-DIGITS = 10  # of a run's digest, as in the name of its folder
+DIGITS = 10  # of a run's digest, as in the name of its folder, and of the weights'
 PRODUCT = "product"  # in place of a module's name
 CONSTANTS, PRICE, REFUTED, PROVENANCE = "constants.csv", "price.csv", "refuted.csv", "provenance.json"
 _PLACE = ["dataset", "size", "layer", "seed", "moment"]
 COLUMNS = {
     CONSTANTS: [*_PLACE, "module", "kind", "height", "width", "visited", "published", "proved", "as_published", "exact",
                 "iterations", "digest"],
-    PRICE: [*_PLACE, "radius", "way", "count", "images", "digest"],
+    PRICE: [*_PLACE, "radius", "way", "count", "images", "digest", "weights"],
 }  # fmt: skip
 _FLOATS = ("published", "proved", "as_published", "exact", "claimed")
 _INTEGERS = ("seed", "height", "width", "iterations", "count", "images", "certified_claimed", "refuted_claimed",
@@ -97,6 +98,7 @@ def measure(folder: Path, moment: str, question: Question, out: Path) -> bool:
     prices = price(model, batches, published, audited.bound, None if error.slope is None else error)
     end = {"digest": key["digest"]}
     _replace(out / CONSTANTS, key, [place | line | {"iterations": question.iterations} | end for line in lines])
+    end |= {"weights": checkpoint.fingerprint(model.state_dict())[:DIGITS]}
     _replace(out / PRICE, key, [place | asdict(row) | {"radius": radius_name(row.radius)} | end for row in prices])
     others = [entry for entry in entries if (entry.get("digest"), entry.get("moment")) != (key["digest"], moment)]
     seconds = time.perf_counter() - started

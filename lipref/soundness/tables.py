@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from lipref import plans, published, report
+from lipref.certify import CURVE_STEP, RADII
 from lipref.errors import LiprefError
 from lipref.paths import RESULTS, ROOT
 from lipref.soundness.records import COLUMNS, CONSTANTS, DIGITS, PRICE, PRODUCT, REFUTED, read_table
@@ -156,7 +157,7 @@ def read_attacks(folder: str | Path) -> list[dict]:
     for path in sorted([*place.glob("*/attack.json"), *place.glob("*/attack/attack.json")]):
         try:
             record = json.loads(path.read_text())
-            if not {"digest", "images", "accurate", "fixed"} <= record.keys():
+            if not {"weights_sha256", "config", "images", "inside", "beyond", "radii", "least_norms"} <= record.keys():
                 raise ValueError("not a campaign's record")
         except (OSError, ValueError, AttributeError) as error:
             raise LiprefError(f"{path} is damaged ({error}): lipref attack writes it again") from None
@@ -168,32 +169,61 @@ def robustness(price: pd.DataFrame, attacks: list[dict], dataset: str) -> pd.Dat
     """Certified and attacked accuracy over the radius: ``layer, size, seed, way, radius, share, images``.
 
     ``way`` is ``certified`` or ``attacked``, ``radius`` l2 over pixels in [0, 1], ``share`` from 0 to 1. Where a run
-    was attacked, both are of the attacked images, else ``certified`` is of all that were certified. A record is of a
-    run if it has its digest; of two campaigns against one run that with more images counts.
+    was attacked, both are of the attacked images, every 4/255, else ``certified`` is of all that were certified, at the
+    usual radii. A record is of a run if it has its weights; of two campaigns that with more images counts.
 
     Raises:
         LiprefError: no prices of this data set.
     """
     rows, best = [], {}
     for record in sorted(attacks, key=lambda record: record["images"]):
-        best[record["digest"][:DIGITS]] = record
+        best[record["weights_sha256"][:DIGITS]] = record
     chosen = _of(price, dataset)
     chosen = chosen[(chosen.moment == "trained") & (chosen.way == "proved")]
     for (size, layer, seed), group in chosen.groupby(["size", "layer", "seed"], sort=False):
         place = {"layer": layer, "size": size, "seed": seed}
-        record = best.get(group.digest.iloc[0])
+        record = best.get(group.weights.iloc[0])
         if record is None:
             points = [("certified", Fraction(row.radius), row.count_, row.images)
                       for row in group.rename(columns={"count": "count_"}).itertuples()]  # fmt: skip
         else:
-            points = [(way, Fraction(0), record["accurate"], record["images"]) for way in ("certified", "attacked")]
-            for radius, counts in record["fixed"].items():
-                found = (("certified", counts["certified"]), ("attacked", counts["right"]))
-                points += [(way, Fraction(radius), count, record["images"]) for way, count in found
-                           if count is not None]  # fmt: skip
+            found = {"attacked": [math.inf if norm is None else norm for norm in record["least_norms"]]}
+            if record["radii"] is not None:
+                found["certified"] = record["radii"]
+            grid = [step * CURVE_STEP for step in range(int(max(RADII) / CURVE_STEP) + 1)]
+            points = [(way, radius, sum(reach > radius for reach in reaches), record["images"])
+                      for way, reaches in found.items() for radius in grid]  # fmt: skip
         rows += [place | {"way": way, "radius": float(radius), "share": count / images, "images": images}
                  for way, radius, count, images in points]  # fmt: skip
     return pd.DataFrame(rows, columns=["layer", "size", "seed", "way", "radius", "share", "images"])
+
+
+def attack_table(attacks: list[dict]) -> pd.DataFrame:
+    """What campaigns found, as people read it: a row per network, and one for all.
+
+    End points are those with a norm of at least 0.9 of the certified radius; ``margin left`` is the least margin at an
+    end point, in percent of the clean one; then the share of images, certified or not above that, that an attack of so
+    many times the radius changes.
+    """
+    lines = []
+    for record in attacks:
+        config = record["config"]
+        least = min((stage["least_margin_left"] for stage in record["inside"].values()), default=math.nan)
+        lines.append({
+            "dataset": config["dataset"], "size": config["size"], "layer": config["layer"],
+            "images": record["attacked_inside"], "end points": record["end_points"],
+            "successes": record["successes"], "margin left": f"{100 * least:.2f} %",
+        } | {f"beyond, {factor} x": f"{100 * stage['successes'] / stage['images']:.0f} %"
+             for factor, stage in record["beyond"].items()})  # fmt: skip
+    if not lines:
+        return pd.DataFrame()
+    table = pd.DataFrame(lines).sort_values(
+        ["dataset", "size", "layer"], key=lambda c: report.order(c) if c.name in ("size", "layer") else c
+    )
+    counts = ["images", "end points", "successes"]
+    whole = pd.DataFrame([{"dataset": "all", **table[counts].sum().to_dict()}])
+    table = pd.concat([table, whole], ignore_index=True).fillna("")
+    return table.assign(**{name: [f"{count:,}" for count in table[name]] for name in counts})
 
 
 def say_attacks(table: pd.DataFrame) -> str:
