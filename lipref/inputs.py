@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lipref.data import ImageData
-from lipref.data.pictures import _load as read_picture
+from lipref.data.pictures import read_picture
 from lipref.errors import LiprefError
 
 Images = Tensor | np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

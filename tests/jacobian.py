@@ -1,5 +1,7 @@
 """The dense Jacobian of a layer, and what makes it easy to have."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -26,3 +28,16 @@ def activate_every_relu(layer: nn.Module) -> None:
     """Raise the bias above all that a unit impulse can bring before a ReLU: the layer becomes affine on impulses."""
     with torch.no_grad():
         layer.bias.fill_(2 * float(layer.weight.abs().sum((2, 3)).max()))
+
+
+def slope_at(model, x):
+    """Largest singular value of the Jacobian of the certified function at x ``(C, H, W)``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jacobian = jacobian_at(model.double().eval(), x.double())
+    return float(torch.linalg.matrix_norm(jacobian, 2))
+
+
+def points(shape=(2, 4, 4), count=3):
+    torch.manual_seed(5)
+    return [scale * torch.randn(shape, dtype=torch.float64) for scale in (0.1, 1.0, 3.0)[:count]]

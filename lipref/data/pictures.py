@@ -74,7 +74,7 @@ def _decode(folder: Path, listing: Listing, first: tuple[Path, int] | None) -> t
     """
     files = [folder / path for path, _ in listing]
     if first is None:
-        first = files[0], _load(files[0]).shape[0]
+        first = files[0], read_picture(files[0]).shape[0]
         side = first[1]
         if side & (side - 1):
             raise LiprefError(
@@ -89,7 +89,7 @@ def _decode(folder: Path, listing: Listing, first: tuple[Path, int] | None) -> t
         disable=len(files) < PROGRESS_FROM,
     )
     for place, file in zip(pictures, shown, strict=True):
-        picture = _load(file)
+        picture = read_picture(file)
         if (side := len(picture)) != first[1]:
             raise LiprefError(
                 f"{file}: {side}x{side} pixels, but {first[0]} has {first[1]}x{first[1]}: resize all to one size"
@@ -98,7 +98,7 @@ def _decode(folder: Path, listing: Listing, first: tuple[Path, int] | None) -> t
     return torch.from_numpy(pictures), first
 
 
-def _load(file: Path) -> np.ndarray:
+def read_picture(file: Path) -> np.ndarray:
     """One square picture as RGB, uint8, (S, S, 3)."""
     try:
         with Image.open(file) as image:
