@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lipref.errors import LiprefError
-from lipref.layers import LipschitzConv2d
+from lipref.layers import fresh_copy
 
 TTA = (None, "flip")  # averaging over isometries of the input at test time
 CURVE_STEP = Fraction(4, 255)  # of the recorded curve of CRA against the radius
@@ -155,14 +154,10 @@ def certify(
         raise LiprefError(f"tta={tta!r} is unknown; give one of {', '.join(map(str, TTA))}")
     if lipschitz is not None and not (math.isfinite(lipschitz) and lipschitz > 0):
         raise LiprefError(f"lipschitz={lipschitz} is not a positive finite number; pass the network's bound")
-    model = copy.deepcopy(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if device.type == "mps":
         device = torch.device("cpu")
-    model = model.to(device).double().eval()
-    for module in model.modules():
-        if isinstance(module, LipschitzConv2d):
-            module._kept = None  # prepared anew, whatever the copy brought along
+    model = fresh_copy(model).to(device).double()
     constant = 1.0 if lipschitz is None else lipschitz
     found, errors, reaches = [], [], []
     with torch.no_grad():

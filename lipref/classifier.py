@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import warnings
@@ -23,7 +22,7 @@ from lipref.certify import EvaluationError, certify, margins
 from lipref.data import ImageData
 from lipref.errors import LiprefError
 from lipref.inputs import Images, InputFormat, Pictures
-from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, resolve
+from lipref.layers import LAYERS, LayerSpec, fresh_copy, resolve
 from lipref.nets import ConvNet, convnet
 from lipref.rounding import evaluation_error
 from lipref.runs import RunConfig
@@ -56,10 +55,7 @@ class Classifier:
         self.model = network.eval()
         self.config, self.input, self.path, self.sha256 = config, form, path, sha256
         # The certified function: float64, every operator prepared anew.
-        self._network = copy.deepcopy(network).double().eval().requires_grad_(False)
-        for module in self._network.modules():
-            if isinstance(module, LipschitzConv2d):
-                module._kept = None
+        self._network = fresh_copy(network).double().requires_grad_(False)
         self._device = next(self._network.parameters()).device
 
     @cached_property

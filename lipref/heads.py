@@ -46,7 +46,10 @@ def pair_bounds(model: ConvNet, audit: Audit) -> Tensor | None:
         before = math.nextafter(before * bound, math.inf)
     matrix, error = _matrix(head)
     rows = matrix[: model.num_classes]
-    distances = (rows[:, None] - rows[None]).square().sum(-1).sqrt() * (1 + (matrix.shape[1] + 8) * 2.0**-53)
+    differences = rows[:, None] - rows[None]
+    largest = float(differences.abs().max())
+    scale = 2.0 ** (math.frexp(largest)[1] - 1) if largest else 1.0  # so that no square underflows or overflows
+    distances = (differences / scale).square().sum(-1).sqrt() * scale * (1 + (matrix.shape[1] + 8) * 2.0**-53)
     pairs = (distances + math.sqrt(2) * error) * before * PRODUCTS
     largest = math.nextafter(math.sqrt(2), 2) * audit.bound * PRODUCTS
     return pairs.clamp(LEAST, largest)

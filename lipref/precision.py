@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lipref.errors import LiprefError
-from lipref.layers import LipschitzConv2d
+from lipref.layers import fresh_copy
 
 PRECISIONS = ("float32", "tf32")
 
@@ -44,7 +43,7 @@ def deviation(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precis
         raise LiprefError(f"precision={precision!r} is unknown; known: {', '.join(PRECISIONS)}")
     if precision == "tf32" and device.type != "cuda":
         raise LiprefError(f"precision='tf32' needs a CUDA device, but the network is on {device.type}: use float32")
-    exact, rough = _fresh(model).double(), _fresh(model).float()
+    exact, rough = fresh_copy(model).double(), fresh_copy(model).float()
     images, largest, changed = 0, 0.0, 0
     with torch.no_grad():
         for x, _ in batches:
@@ -58,15 +57,6 @@ def deviation(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precis
     if not images:
         raise LiprefError("no images to compare on")
     return Deviation(precision, images, largest, changed)
-
-
-def _fresh(model: nn.Module) -> nn.Module:
-    """A copy in evaluation without kept operators."""
-    twin = copy.deepcopy(model).eval()
-    for module in twin.modules():
-        if isinstance(module, LipschitzConv2d):
-            module._kept = None
-    return twin
 
 
 @contextlib.contextmanager

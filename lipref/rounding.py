@@ -19,6 +19,9 @@ from lipref.layers import LipschitzConv2d
 from lipref.linalg.rounding import ROUNDOFF, SAFETY
 from lipref.nets import ConvNet, FirstChannels, PadChannels
 
+# Products below the smallest normal number lose all their digits: 2^-1022 each, whatever their factors. With entries
+# and gains up to these, and fewer than 1e15 products in a layer of a dozen operations, that stays below UNDERFLOW.
+LARGEST_ENTRY, LARGEST_GAIN, UNDERFLOW = 1e6, 1e60, 1e-100
 # Computed without any rounding, and not expanding.
 EXACT = (MaxMin, PadChannels, FirstChannels, nn.PixelUnshuffle, nn.Flatten)
 
@@ -28,7 +31,8 @@ def evaluation_error(model: ConvNet, audit: Audit) -> EvaluationError:
 
     Layer by layer: the error so far grows by the layer's Lipschitz constant, and the layer adds its own
     (`lipref.layers.LipschitzConv2d.rounding`) for an input of the largest norm that can reach it. Padding, truncation,
-    MaxMin and the reordering of pixels are exact.
+    MaxMin and the reordering of pixels are exact. Underflow is covered where it cannot matter; layers with entries
+    above 1e6, or followed by layers that expand 1e60 times, are named as unbounded.
 
     Args:
         audit: of the same model (`lipref.audit.network_bound`), for the constants of its layers.
@@ -42,7 +46,11 @@ def evaluation_error(model: ConvNet, audit: Audit) -> EvaluationError:
     # Pixels over levels less the mean, two roundings of numbers of at most 1.
     slope, constant = 0.0, 4 * unit * math.sqrt(channels) * side
     growth, offset = 1.0, 0.0  # an input of norm N is at most growth N + offset where it has come to
-    unbounded = []
+    unbounded, gain = [], 1.0
+    for name, _, _, bound in reversed(audit.layers):
+        if not gain <= LARGEST_GAIN:
+            unbounded.append(name)
+        gain *= 1.0 if bound is None else max(1.0, bound)
     bounds = {name: bound for name, _, _, bound in audit.layers}
     x = torch.zeros(1, channels, side, side, dtype=torch.float64)
     for name, module in model._modules.items():
@@ -53,9 +61,11 @@ def evaluation_error(model: ConvNet, audit: Audit) -> EvaluationError:
                 unbounded.append(name)
             elif not unbounded:
                 operator = module.operator(size)
+                if not max(float(value.abs().max()) for value in operator.values()) <= LARGEST_ENTRY:
+                    unbounded.append(name)
                 own = module.rounding(operator, size, unit)
                 lipschitz = bounds[name]
-                constant = lipschitz * constant + own.slope * (offset + constant) + own.constant
+                constant = lipschitz * constant + own.slope * (offset + constant) + own.constant + UNDERFLOW
                 slope = lipschitz * slope + own.slope * (growth + slope)
                 growth, offset = lipschitz * growth, lipschitz * offset + own.at_zero
         if isinstance(module, LipschitzConv2d):  # those keep the image size
@@ -64,5 +74,5 @@ def evaluation_error(model: ConvNet, audit: Audit) -> EvaluationError:
             with torch.no_grad():
                 x = module(x)
     if unbounded:
-        return EvaluationError(None, None, tuple(unbounded))
+        return EvaluationError(None, None, tuple(dict.fromkeys(unbounded)))
     return EvaluationError(slope * SAFETY, constant * SAFETY)

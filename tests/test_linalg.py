@@ -264,3 +264,39 @@ def test_a_candidate_that_is_too_small_is_not_proved():
     left, bound = eigenvalues._not_below(matrices, 1 + 1e-9)
     assert not len(left)
     assert 1 < bound < 1 + 1e-8
+
+
+@pytest.mark.parametrize("n", [65, 100, 256])
+@pytest.mark.parametrize("spectrum", [[0.5], [1 - 1e-8], [0.0, 0.5], [1 - 1e-7, 1 - 2e-7, 1 - 2e-7]])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_few_distinct_singular_values_are_no_trap(n, spectrum, rotated):
+    """Lanczos ends early there, and what is left of its vectors is rounding."""
+    values = torch.ones(n, dtype=F64)
+    values[: len(spectrum)] = torch.tensor(spectrum, dtype=F64)
+    matrix = torch.diag(values)
+    if rotated:
+        torch.manual_seed(0)
+        (q, _), (p, _) = torch.linalg.qr(gaussian(n, n)), torch.linalg.qr(gaussian(n, n))
+        matrix = q @ matrix @ p
+    assert 1 - 1e-13 <= norm_bound(matrix) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("n", [3, 80])
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e150, 1.7e308 / 100])
+def test_norms_of_extreme_matrices(n, scale):
+    torch.manual_seed(0)
+    q, _ = torch.linalg.qr(gaussian(n, n))
+    assert 1 - 1e-12 <= norm_bound(q * scale) / scale <= 1 + 1e-6
+
+
+def test_what_one_pass_has_proved_is_kept(monkeypatch):
+    """Two matrices, proved in two passes: the bound is of both."""
+    monkeypatch.setattr(eigenvalues, "SOLVED", 1)
+    candidates = iter([1.0, 0.5, 0.5, 0.5])
+    monkeypatch.setattr(eigenvalues, "_ritz", lambda gram: next(candidates))
+    q, _ = torch.linalg.qr(gaussian(8, 8))
+    near = (q * torch.linspace(0, 1 - 1e-12, 8, dtype=F64)) @ q.T
+    assert largest_eigenvalue_bound(near[None]) >= 1 - 1e-11
+    monkeypatch.setattr(eigenvalues, "_not_below", lambda gram, shift: (gram[1:], 2.0 if len(gram) == 2 else 1.0))
+    candidates = iter([1.0, 2.0, 2.0, 2.0])
+    assert largest_eigenvalue_bound(torch.stack([near, near])) == 2.0

@@ -95,6 +95,24 @@ def test_a_margin_within_the_rounding_certifies_nothing():
     assert certify(torch.nn.Flatten(), [(images, label)], 1.0, EvaluationError(0.0, 1e-12)).radii[0] < 0
 
 
+def test_networks_that_underflow_are_not_bounded():
+    """All activations are zero in float64, and are not in real numbers: later layers bring them back."""
+    torch.manual_seed(0)
+    model = convnet("XS", "standard", 10, 1, 8).double().eval()
+    convs = [module for module in model.modules() if isinstance(module, LAYERS["standard"])]
+    with torch.no_grad():
+        for place, module in enumerate(convs):
+            module.weight *= 1e-30 if place < 11 else 1e65
+    audit = network_bound(model)
+    assert audit.bound is not None
+    assert evaluation_error(model, audit).unbounded[0]
+    with torch.no_grad():
+        for module in convs:
+            module.weight.fill_(0)
+        convs[0].weight[0, 0] = 1e7
+    assert evaluation_error(model, network_bound(model)).unbounded == ("first",)
+
+
 def test_a_layer_without_a_bound_of_its_rounding_is_named():
     model = convnet("XS", "examples/my_layer.py:MyConv", 10, 1, 8)
     error = evaluation_error(model, network_bound(model))

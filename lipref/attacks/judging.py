@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lipref.attacks.ball import norms
 from lipref.certify import margins
 from lipref.errors import LiprefError
-from lipref.layers import LipschitzConv2d
+from lipref.layers import fresh_copy
 from lipref.nets import ConvNet
 from lipref.workloads import folded
 
@@ -43,11 +43,7 @@ def parameters_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 def judge(model: nn.Module) -> nn.Module:
     """The certified function: a copy in evaluation, in float64, with all operators prepared anew."""
-    twin = copy.deepcopy(model).double().eval().requires_grad_(False)
-    for module in twin.modules():
-        if isinstance(module, LipschitzConv2d):
-            module._kept = None
-    return twin
+    return fresh_copy(model).double().requires_grad_(False)
 
 
 def searched(model: nn.Module) -> nn.Module:

@@ -109,6 +109,8 @@ def read_picture(file: Path) -> np.ndarray:
                 image = image.convert("RGBA")
                 opaque = image.getchannel("A").getextrema()[0] == 255
             size, picture = image.size, np.asarray(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise LiprefError(f"{file}: no such file") from error
     except Exception as error:  # Pillow's decoders raise all sorts, SyntaxError and struct.error among them.
         raise LiprefError(f"{file}: not a readable picture ({one_line(error)}): restore or remove it") from error
     if size[0] != size[1]:

@@ -1,6 +1,7 @@
 """The seven 1-Lipschitz layers of the comparison, and the unconstrained convolution."""
 
 from lipref.layers.base import Folded, LipschitzConv2d
+from lipref.layers.fresh import fresh_copy
 from lipref.layers.registry import LAYERS, LayerSpec, register, resolve
 
 # In the order of every table; importing a method registers it.
@@ -26,6 +27,7 @@ __all__ = [
     "SLLConv2d",
     "SOCConv2d",
     "StandardConv2d",
+    "fresh_copy",
     "register",
     "resolve",
 ]

@@ -11,62 +11,73 @@ import torch
 from torch import Tensor
 
 UNIT_ROUNDOFF = 2.0**-53
-SOLVED = 64  # columns up to which the solver is as quick
+SOLVED = 64  # columns up to which the solver's candidate is as cheap as Lanczos'
 FLAT = 1e-9  # relative deviation from a multiple of the identity that needs no closer look
 POWER_STEPS = 6
 LANCZOS_STEPS = 50
+BREAKDOWN = 1e-10  # of the matrix: a Lanczos vector shorter than that is rounding
 TRIED = 8  # matrices of a batch that Lanczos looks at
-SLACKS = (1e-9, 3e-7)
+SLACKS = {"solver": (1e-13, 1e-12, 1e-11, 1e-9, 1e-7), "lanczos": (1e-9, 3e-7)}
 CHUNK = 2**24  # entries of one batch: 256 MB of complex128
 
 
 def largest_eigenvalue_bound(gram: Tensor) -> float:
     """Upper bound of all eigenvalues of Hermitian, positive semidefinite ``(..., n, n)``, float64 or complex128.
 
-    Its own rounding is included, that of ``gram`` is not. The relative slack is 1e-9, or 3e-7 where Lanczos has not
-    converged well, plus the rounding of the proof, 4e-16 n trace(t I - G). What is not proved then is solved, as are
-    matrices of up to 64 columns.
+    Its own rounding is included, that of ``gram`` is not. The relative slack is some 1e-13 for up to 64 columns and
+    1e-9, or 3e-7 where Lanczos has not converged well, for more, plus the rounding of the proof, 4e-16 n
+    trace(t I - G). What no candidate proves is bounded by its row sums (Gershgorin).
     """
     columns = gram.shape[-1]
     gram = gram.reshape(-1, columns, columns)
-    if columns <= SOLVED:
-        return _solved(gram)
-    mean, deviation = _deviation(gram)
-    if deviation <= FLAT * mean:
-        return (mean + deviation) * (1 + 4 * UNIT_ROUNDOFF)
-    estimates = torch.cat([_estimate(part) for part in _chunks(gram)])
-    candidate = _ritz(gram[estimates.topk(min(TRIED, len(gram))).indices])
-    slacks = iter(SLACKS)
+    if columns > SOLVED:
+        mean, deviation = _deviation(gram)
+        if deviation <= FLAT * mean:
+            return (mean + deviation) * (1 + 4 * UNIT_ROUNDOFF)
+    gram, bound = (gram, 0.0) if columns <= SOLVED else _proved(gram, "lanczos")
+    if len(gram):
+        gram, more = _proved(gram, "solver")
+        bound = max(bound, more)
+    return max(bound, _row_sums(gram)) if len(gram) else bound
+
+
+def _proved(gram: Tensor, candidates: str) -> tuple[Tensor, float]:
+    """What of ``gram`` is left over, and a bound of all that is not."""
+    bound, slacks = 0.0, iter(SLACKS[candidates])
+    if candidates == "solver":
+        candidate = float(torch.linalg.eigvalsh(gram).max())
+    else:
+        estimates = torch.cat([_estimate(part) for part in _chunks(gram)])
+        candidate = _ritz(gram[estimates.topk(min(TRIED, len(gram))).indices])
     slack = next(slacks)
-    while slack is not None:
-        gram, bound = _not_below(gram, candidate * (1 + slack))
-        if not len(gram):
-            return bound
-        larger = _ritz(gram[:TRIED])
+    while slack is not None and len(gram):
+        gram, proved = _not_below(gram, candidate * (1 + slack))
+        bound = max(bound, proved)
+        larger = _ritz(gram[:TRIED]) if candidates == "lanczos" and len(gram) else candidate
         if larger <= candidate:
             slack = next(slacks, None)
         candidate = max(candidate, larger)
-    return max(bound, _solved(gram))
+    return gram, bound
+
+
+def _row_sums(gram: Tensor) -> float:
+    """Gershgorin's bound."""
+    return float(gram.abs().sum(-1).max()) * (1 + 4 * gram.shape[-1] * UNIT_ROUNDOFF)
 
 
 def _chunks(matrices: Tensor) -> tuple[Tensor, ...]:
     return matrices.split(max(1, CHUNK // matrices.shape[-1] ** 2))
 
 
-def _solved(gram: Tensor) -> float:
-    """By the solver, which is backward stable: off by a small multiple of its side times the unit roundoff."""
-    largest = max(float(torch.linalg.eigvalsh(gram).max()), 0.0)
-    return largest * (1 + 16 * gram.shape[-1] * UNIT_ROUNDOFF)
-
-
 def _deviation(gram: Tensor) -> tuple[float, float]:
     """``(s, r)``: all eigenvalues lie within r of s, the mean of the diagonal: ``||G - s I|| <= ||G - s I||_F``."""
     diagonal = gram.diagonal(dim1=-2, dim2=-1).real
-    mean, largest = float(diagonal.mean()), 0.0
+    mean, squares = float(diagonal.mean()), []
     for part in _chunks(gram):
         rest = part.clone()
         rest.diagonal(dim1=-2, dim2=-1).sub_(mean)
-        largest = max(largest, float(rest.abs().square().sum((-2, -1)).max()) ** 0.5)
+        squares.append(rest.abs().square().sum((-2, -1)).max())
+    largest = float(torch.stack(squares).max()) ** 0.5  # NaN stays NaN
     # The differences on the diagonal are rounded, each by a unit of the larger term; so is the sum, of n^2 terms.
     entries = gram.shape[-1] ** 2
     rounding = 2 * UNIT_ROUNDOFF * gram.shape[-1] ** 0.5 * max(mean, float(diagonal.max()))
@@ -88,14 +99,19 @@ def _estimate(gram: Tensor) -> Tensor:
 
 
 def _ritz(gram: Tensor) -> float:
-    """The largest Ritz value after some Lanczos steps on each: the largest eigenvalue, estimated from below."""
+    """The largest Ritz value after some Lanczos steps on each: the largest eigenvalue, estimated from below.
+
+    Where the vectors span all that the start can reach, what is left is rounding and is left out.
+    """
     basis = [_start(gram)]
+    scale = _row_sums(gram)
     for _ in range(LANCZOS_STEPS):
         known = torch.cat(basis, -1)
         new = gram @ basis[-1]
         for _ in range(2):  # twice is enough (Kahan, Parlett)
             new = new - known @ (known.mH @ new)
-        basis.append(new / new.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny))
+        length = new.norm(dim=1, keepdim=True)
+        basis.append(torch.where(length > BREAKDOWN * scale, new / length, torch.zeros_like(new)))
     known = torch.cat(basis, -1)
     return float(torch.linalg.eigvalsh(known.mH @ (gram @ known))[:, -1].max())
 

@@ -23,7 +23,7 @@ def norm_bound(matrices: Tensor, entry_error: float = 0.0) -> float:
     largest_entry = float(parts.abs().max()) if matrices.numel() else 0.0
     if largest_entry == 0 or not math.isfinite(largest_entry):
         return largest_entry + entry_error
-    scale = 2.0 ** math.frexp(largest_entry)[1]
+    scale = 2.0 ** (math.frexp(largest_entry)[1] - 1)  # the largest number has the exponent 1024, which overflows
     matrices = matrices / scale
     rows = matrices.shape[-2]
     gram = matrices.mH @ matrices

@@ -37,7 +37,8 @@ def absolute_norm(matrices: Tensor) -> float:
     sizes = matrices.abs().double()
     if sizes.numel() == 0:
         return 0.0
-    return math.sqrt(float((sizes.sum(-1).amax(-1) * sizes.sum(-2).amax(-1)).max())) * SAFETY
+    # Roots first: the product of tiny sums would underflow.
+    return float((sizes.sum(-1).amax(-1).sqrt() * sizes.sum(-2).amax(-1).sqrt()).max()) * SAFETY
 
 
 def absolute_conv_norm(weight: Tensor) -> float:

@@ -154,7 +154,8 @@ def certified_and_attacked(table: pd.DataFrame) -> Figure:
         for way in ("certified", "attacked"):
             part = means[(means.layer == label) & (means.way == way)].sort_values("radius")
             lines[way] = (255 * part.radius.to_numpy(), 100 * part.share.to_numpy())
-        look = {"color": style.color, "marker": style.marker, "markersize": 4, "clip_on": False}
+        every = max(1, len(lines["certified"][0]) // 7)  # a marker at 0, 36, 72, ... of a curve in steps of 4
+        look = {"color": style.color, "marker": style.marker, "markersize": 4, "clip_on": False, "markevery": every}
         # Steps: between two radii the certified share is at least that of the larger one, the attacked at most that of
         # the smaller one.
         axis.plot(*lines["certified"], drawstyle="steps-pre", linewidth=1.2, **look)  # fmt: skip

@@ -29,7 +29,7 @@ def price(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], published: float, proved: float | None,
     error: EvaluationError | None = None,
 ) -> list[Price]:  # fmt: skip
-    """Certified counts at radius 0 (accuracy) and `lipref.certify.RADII`, three ways.
+    """Certified counts at radius 0 (right, by more than the rounding) and at `lipref.certify.RADII`, three ways.
 
     ``undivided``: ``margin / sqrt(2)``, as the paper's tables have it, where every layer is 1-Lipschitz by its design
     (`LipschitzConv2d.proved`). ``published``: divided by the product of power-iteration estimates. ``proved``: divided
@@ -56,6 +56,5 @@ def price(
     total = len(plain.radii)
     rows = []
     for way, radii in found.items():
-        rows.append(Price(Fraction(0), way, plain.accuracy.count, total))
-        rows += [Price(radius, way, int((radii > float(radius)).sum()), total) for radius in RADII]
+        rows += [Price(radius, way, int((radii > float(radius)).sum()), total) for radius in (Fraction(0), *RADII)]
     return rows
