@@ -84,7 +84,7 @@ def test_the_readmes_table_is_the_map():
 
 def test_the_map_has_the_tables_first():
     assert [item.item for item in ITEMS] == [
-        "Quickstart", "Table 1", "Table 2", *(f"Figure {number}" for number in range(1, 6))
+        "Quickstart", "Table 1", "Table 2", *(f"Figure {number}" for number in range(1, 6)), "Certificates"
     ]  # fmt: skip
 
 
