@@ -23,7 +23,7 @@ def attack(
     steps: Annotated[int, typer.Option(help="Gradient steps per start, at least 20.")] = 40,
     seed: Annotated[int, typer.Option(help="Decides the random starts.")] = 0,
     targeted: Annotated[bool, typer.Option("--targeted", help="Each start leads to a class of its own.")] = False,
-    box: Annotated[bool, typer.Option("--box", help="At n/255 keep pixels in [0, 1]; default the plain l2 ball.")] = (
+    box: Annotated[bool, typer.Option("--box", help="For the least norms keep pixels in [0, 1]; default: free.")] = (
         False
     ),
     chunk: Annotated[int, typer.Option(help="Images at a time; a killed campaign goes on after the last.")] = 50,

@@ -1,8 +1,8 @@
-"""Rigorous upper bounds of the largest eigenvalue of positive semidefinite matrices, without solving for eigenvalues.
+"""Rigorous upper bounds of the largest eigenvalue of positive semidefinite matrices, without trust in a solver.
 
-A candidate from below, by Lanczos, then one Cholesky factorisation that proves it: if that of ``t I - G`` runs to its
-end in floating point, ``t I - G`` is positive definite up to a multiple of its trace (Rump, Verification of positive
-definiteness, BIT 2006). It costs a tenth of an eigenvalue solver's time, and half a spectrum is one batch.
+A candidate, by Lanczos or for narrow matrices by the eigenvalue solver, then a Cholesky factorisation that proves it:
+if that of ``t I - G`` runs to its end in floating point, ``t I - G`` is positive definite up to a multiple of its trace
+(Rump, Verification of positive definiteness, BIT 2006). Half a spectrum is one batch.
 """
 
 from __future__ import annotations
