@@ -31,10 +31,10 @@ endif
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@if command -v uv >/dev/null 2>&1; then \
-	    uv pip install --python $(BIN)/python $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev,notebooks,attacks]'; \
+	    uv pip install --python $(BIN)/python $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev,notebooks,search,attacks]'; \
 	else \
 	    $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip || exit 1; \
-	    $(BIN)/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev,notebooks,attacks]'; \
+	    $(BIN)/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev,notebooks,search,attacks]'; \
 	fi
 	@$(BIN)/python -c "import torch, torchvision" || { echo "error: torch and torchvision in $(VENV) do not work together: remove $(VENV) (rm -rf $(VENV)) and run make setup again" >&2; exit 1; }
 	@echo "$(CURDIR)" > $(STAMP)

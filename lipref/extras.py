@@ -1,4 +1,4 @@
-"""Packages of the optional extra ``notebooks``, imported where they are used."""
+"""Packages of the optional extras, imported where they are used."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import ModuleType
 from lipref.errors import LiprefError
 
 
-def require(module: str) -> ModuleType:
-    """Import a module of the optional extra ``notebooks``.
+def require(module: str, extra: str = "notebooks") -> ModuleType:
+    """Import a module of an optional extra.
 
     Raises:
         LiprefError: it is not installed.
@@ -18,6 +18,4 @@ def require(module: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         package = (error.name or module).split(".")[0]
-        raise LiprefError(
-            f"{package} is missing: install the extra notebooks: pip install 'lipref[notebooks]'"
-        ) from error
+        raise LiprefError(f"{package} is missing: install the extra {extra}: pip install 'lipref[{extra}]'") from error

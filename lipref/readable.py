@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from lipref import report
@@ -28,6 +30,11 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
         lines.append(line)
     frame = pd.DataFrame(lines).sort_values(["layer", "size"], key=report.order, kind="stable").reset_index(drop=True)
     return frame.drop(columns="size") if set(frame["size"]) == {"all"} else frame
+
+
+def or_missing(table: pd.DataFrame, form: Callable[[pd.DataFrame], pd.DataFrame], missing: str) -> pd.DataFrame:
+    """``form(table)``, or for an empty table one cell that says what is missing."""
+    return pd.DataFrame({"not run": [missing]}) if table.empty else form(table)
 
 
 def by_source(table: pd.DataFrame) -> pd.DataFrame:

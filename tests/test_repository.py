@@ -51,7 +51,7 @@ def _commands(text: str, program: str) -> set[str]:
 
 
 def test_every_dependency_has_a_lower_bound():
-    for name, specifier in _requirements("dev", "notebooks", "attacks").items():
+    for name, specifier in _requirements("dev", "notebooks", "search", "attacks").items():
         assert any(clause.operator == ">=" for clause in specifier), f"{name} has no lower bound"
 
 
@@ -63,7 +63,7 @@ def test_constraints_pin_every_dependency_within_its_range():
         (clause,) = pin.specifier
         assert clause.operator == "==", f"{pin} is not a pin"
         versions[canonicalize_name(pin.name)] = clause.version
-    ranges = _requirements("dev", "notebooks", "attacks")
+    ranges = _requirements("dev", "notebooks", "search", "attacks")
     assert versions.keys() == ranges.keys()
     for name, specifier in ranges.items():
         assert versions[name] in specifier, f"{name}: {versions[name]} is not in {specifier}"
@@ -85,7 +85,8 @@ def _conda_specs() -> dict[str, SpecifierSet]:
 
 def test_conda_environment_has_the_names_and_bounds_of_pyproject():
     expected = {
-        CONDA_NAMES.get(name, name): bounds for name, bounds in _requirements("dev", "notebooks", "attacks").items()
+        CONDA_NAMES.get(name, name): bounds
+        for name, bounds in _requirements("dev", "notebooks", "search", "attacks").items()
     }
     expected["python"] = SpecifierSet(PROJECT["requires-python"])
     assert _conda_specs() == expected

@@ -25,7 +25,7 @@ FLOORS = [
     {"experiment", "cost"},
     {"recipes", "scoring"},
     {"report"},
-    {"artifacts", "complexity", "tables", "readable", "attacks"},
+    {"artifacts", "comparison", "complexity", "tables", "readable", "unrun", "attacks"},
     {"plans", "sentences"},
     {"sweeps", "measurements", "soundness"},
     {"selection"},

@@ -9,6 +9,7 @@ import typer
 
 from lipref import display
 from lipref.commands.running import do_figures, raise_failures, stopped
+from lipref.comparison import VARIANTS
 from lipref.errors import LiprefError
 from lipref.notebooks import Point, parse_grid, read_map, run_grid
 from lipref.paths import ROOT
@@ -20,6 +21,9 @@ def figures(
     notebooks: Annotated[
         bool, typer.Option("--notebooks", help="Also give the notebooks in notebooks/ their new outputs.")
     ] = False,
+    variant: Annotated[
+        str, typer.Option(help="published, ours or both: whose values the items of the paper show.")
+    ] = "both",
 ) -> None:
     """Draw the committed figures and tables again, from committed data: nothing is trained or measured."""
     items = read_map()
@@ -29,7 +33,17 @@ def figures(
             if name not in known:
                 raise LiprefError(f"unknown item {name!r}; known: {', '.join(known)}")
         items = [known[name] for name in only.split(",")]
-    failures = do_figures(items, out, notebooks)
+    if variant not in VARIANTS:
+        raise LiprefError(f"--variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    given = None
+    if variant != "both":
+        if notebooks or out.resolve() == ROOT / "figures":
+            raise LiprefError(f"--variant {variant} is not what is committed: give another folder with --out")
+        others = [item.name for item in items if "variant" not in item.parameters]
+        if others:
+            display.say(f"without variants, not drawn: {', '.join(others)}")
+        items, given = [item for item in items if "variant" in item.parameters], {"variant": variant}
+    failures = do_figures(items, out, notebooks, given)
     display.say(f"{len(items) - len(failures)} of {len(items)} items drawn in {out}")
     raise_failures(failures, len(items), "items")
 

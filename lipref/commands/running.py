@@ -63,8 +63,12 @@ def raise_failures(failures: Sequence[str], total: int, what: str) -> None:
         raise LiprefError(f"{len(failures)} of {total} {what} failed: {'; '.join(failures)}")
 
 
-def do_figures(items: Sequence[Item], out: Path, in_place: bool) -> list[str]:
-    """Draw the items with their defaults into ``out``; if ``in_place`` their notebooks get the new outputs.
+def do_figures(
+    items: Sequence[Item], out: Path, in_place: bool, given: Mapping[str, object] | None = None
+) -> list[str]:
+    """Draw the items into ``out``; if ``in_place`` their notebooks get the new outputs.
+
+    Parameters are at their defaults, but for those of ``given``, which every item has to take.
 
     Returns a line for each that failed.
     """
@@ -75,14 +79,14 @@ def do_figures(items: Sequence[Item], out: Path, in_place: bool) -> list[str]:
                 for done, item in enumerate(items):
                     shown.update(done, len(items), item.item)
                     try:
-                        draw(item, out)
+                        draw(item, out, given)
                     except LiprefError as error:
                         failures.append(str(error))
         except KeyboardInterrupt:
             raise stopped() from None
         return failures
     with tempfile.TemporaryDirectory() as folder:
-        jobs = [(item, Path(folder) / item.notebook.name, {}) for item in items]
+        jobs = [(item, Path(folder) / item.notebook.name, given or {}) for item in items]
         executed, failures = _execute(jobs, make_folder(out))
         for item in items:
             if item.name in executed:

@@ -6,6 +6,7 @@ imported when the first picture is made.
 """
 
 from lipref.plots.accuracies import accuracy
+from lipref.plots.blank import blank, or_blank
 from lipref.plots.certificates import certified_and_attacked, gaps, refuted
 from lipref.plots.costs import inference_throughput, memory, training_time
 from lipref.plots.curves import robustness_curve
@@ -17,12 +18,14 @@ from lipref.plots.style import LayerStyle, display_name, layer_styles
 __all__ = [
     "LayerStyle",
     "accuracy",
+    "blank",
     "certified_and_attacked",
     "display_name",
     "gaps",
     "inference_throughput",
     "layer_styles",
     "memory",
+    "or_blank",
     "radar",
     "ranking",
     "refuted",
