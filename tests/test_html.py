@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import nbformat
@@ -13,11 +14,11 @@ from matplotlib.figure import Figure
 from lipref import report
 from lipref.commands import running
 from lipref.errors import LiprefError
-from lipref.notebooks import Item
+from lipref.notebooks import Item, gather_data, read_map
 from lipref.notebooks.formulas import formula
 from lipref.notebooks.html import write_report
 from lipref.notebooks.page import STYLE
-from lipref.paths import RESULTS
+from lipref.paths import PAPER, RESULTS, ROOT
 
 
 def png():
@@ -45,7 +46,7 @@ def shown(**data):
 
 def make(folder, name="figure2_time", *outputs, text="", executed=True):
     """An item, and an executed notebook of it with these outputs."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     secret = nbformat.v4.new_code_cell("secret = 1", execution_count=1 if executed else None)
     cells = [
         nbformat.v4.new_markdown_cell(f"# Twice\n\n{text}"),
@@ -231,3 +232,47 @@ def test_formulas_are_drawn_or_shown_as_source():
     assert formula("\\begin{matrix}1 & 2\\end{matrix}", block=True) == (
         '<span class="formula"><code>\\begin{matrix}1 &amp; 2\\end{matrix}</code></span>'
     )
+
+
+def item_of(name, item, folder, inputs=()):
+    made, notebook = make(folder, name)
+    return replace(made, item=item, inputs=inputs), notebook
+
+
+def test_the_contents_are_in_the_papers_order_with_links_to_notebook_and_data(tmp_path):
+    out = tmp_path / "report"
+    names = ["start", "figure1_radar", "table1_cost", "more"]
+    titles = ["Quickstart", "Figure 1", "Table 1", "Certificates"]
+    inputs = ("data/paper/radar_scores.csv", "data/results/digits-xs/records.json", "data/results/digits-xs/costs.json")
+    executed = [item_of(*pair, out / "notebooks", inputs) for pair in zip(names, titles, strict=True)]
+    (out / "records.json").write_text("[]")
+    data = gather_data([item for item, _ in executed], out, [out])
+    text = write_report(out / "report.html", "t", "", executed, data).read_text()
+    contents = text.split("<nav")[1].split("</nav>")[0]
+    assert re.findall(r"<h3>(.*?)</h3>|href=\"#(\w+)\"", contents) == [
+        ("First steps", ""), ("", "start"), ("The paper", ""), ("", "figure1_radar"), ("", "table1_cost"),
+        ("Beyond the paper", ""), ("", "more"),
+    ]  # fmt: skip
+    files = [link for link in Page(contents.split(">", 1)[1]).links if not link.startswith("#")]
+    # What was drawn from the folder's own records links to them; the rest has been copied into the folder.
+    assert files[:4] == [
+        "notebooks/start.ipynb", "data/paper/radar_scores.csv", "records.json", "data/results/digits-xs/costs.json"
+    ]  # fmt: skip
+    assert all((out / link).is_file() for link in files)
+    assert (out / files[1]).read_bytes() == (PAPER / "radar_scores.csv").read_bytes()
+
+
+def test_the_committed_report_is_one_folder_without_the_repository(tmp_path):
+    path = running.do_report(read_map(), ROOT / "figures", tmp_path / "report")
+    moved = (tmp_path / "report").rename(tmp_path / "elsewhere")
+    page = Page((moved / path.name).read_text())
+    links = [link for link in page.links if not link.startswith(("#", "https:"))]
+    assert len(links) > 40
+    assert [link for link in links if ".." in link or not (moved / link).is_file()] == []
+    assert {f"#{item.name}" for item in read_map()} <= set(page.links)
+
+
+def test_data_that_is_missing_is_named(tmp_path):
+    item, _ = item_of("start", "Table 1", tmp_path, ("data/paper/nothing.csv",))
+    with pytest.raises(LiprefError, match=r"nothing\.csv cannot be read"):
+        gather_data([item], tmp_path)

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from lipref import display
-from lipref.commands.running import do_figures, raise_failures, stopped
+from lipref.commands.running import do_figures, do_report, raise_failures, stopped
 from lipref.comparison import VARIANTS
 from lipref.errors import LiprefError
 from lipref.notebooks import Point, parse_grid, read_map, run_grid
-from lipref.paths import ROOT
+from lipref.paths import ROOT, RUNS
 
 
 def figures(
@@ -46,6 +46,13 @@ def figures(
     failures = do_figures(items, out, notebooks, given)
     display.say(f"{len(items) - len(failures)} of {len(items)} items drawn in {out}")
     raise_failures(failures, len(items), "items")
+
+
+def report(
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = RUNS / "report",
+) -> None:
+    """The committed notebooks as one HTML report in a folder of its own, which needs no network; nothing is drawn."""
+    display.say(f"{do_report(read_map(), ROOT / 'figures', out)}")
 
 
 def batch(

@@ -10,7 +10,7 @@ import typer
 
 from lipref import data, display, measurements, plans, report, runs, study
 from lipref.commands import options as o
-from lipref.commands.running import do_measurements, do_notebooks, do_runs, raise_failures
+from lipref.commands.running import SOUNDNESS, do_measurements, do_notebooks, do_runs, raise_failures
 from lipref.commands.soundness import do_soundness
 from lipref.errors import LiprefError
 from lipref.extras import require
@@ -19,7 +19,6 @@ from lipref.layers import LAYERS, resolve
 from lipref.notebooks import read_map
 from lipref.soundness.records import CONSTANTS, Question
 
-SOUNDNESS = "soundness"  # below the folder of the runs
 SOUNDNESS_ITERATIONS = 200  # of the power method: seconds in all
 SOUNDNESS_IMAGES = 500
 

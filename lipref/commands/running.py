@@ -11,11 +11,12 @@ import typer
 
 from lipref import display, measurements, report, sweeps
 from lipref.errors import LiprefError
-from lipref.notebooks import Item, draw, execute_all, take_over, write_report
+from lipref.notebooks import Item, draw, execute_all, gather_committed, gather_data, take_over, write_report
 from lipref.plans import Plan
 from lipref.runs import make_folder
 from lipref.study import read
 
+SOUNDNESS = "soundness"  # below the folder of the runs
 WORKERS = 2  # kernels at a time: each is a process of its own, with its own copy of torch
 
 
@@ -114,9 +115,17 @@ def do_notebooks(items: Sequence[Item], out: Path, given: Mapping[str, object], 
     if executed:
         ordered = [(item, executed[item.name]) for item in items if item.name in executed]
         folder = Path(str(given["records"])) if given.get("records") else None
-        path = write_report(out / "report.html", title, _lead(folder, failures), ordered)
+        data = gather_data([item for item, _ in ordered], out, [out, out / SOUNDNESS])
+        path = write_report(out / "report.html", title, _lead(folder, failures), ordered, data)
         display.say(f"Figures: {figures}; report: {path}")
     return failures
+
+
+def do_report(items: Sequence[Item], figures: Path, out: Path) -> Path:
+    """The report of the committed notebooks as one folder: the page, ``notebooks/``, ``figures/`` and ``data/``."""
+    copies = gather_committed(items, figures, make_folder(out))
+    title = "1-Lipschitz layers compared"
+    return write_report(out / "report.html", title, _lead(None, []), copies, gather_data(items, out))
 
 
 def _draws_runs(item: Item) -> bool:

@@ -7,6 +7,7 @@ kernel, an interrupt) is an error here.
 from lipref.notebooks.batch import Point, parse_grid, run_grid
 from lipref.notebooks.drawing import draw
 from lipref.notebooks.execution import execute, take_over
+from lipref.notebooks.folder import gather_committed, gather_data
 from lipref.notebooks.html import write_report
 from lipref.notebooks.map import Item, execute_all, read_map
 from lipref.notebooks.parameters import Parameter, check, parameters_of
@@ -19,6 +20,8 @@ __all__ = [
     "draw",
     "execute",
     "execute_all",
+    "gather_committed",
+    "gather_data",
     "parameters_of",
     "parse_grid",
     "read_map",

@@ -6,7 +6,7 @@ import base64
 import html
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -25,7 +25,13 @@ IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
 LIVE = ("application/javascript", "application/vnd.jupyter.widget-view+json")
 
 
-def write_report(path: Path, title: str, lead: str, executed: Sequence[tuple[Item, Path]]) -> Path:
+def write_report(
+    path: Path,
+    title: str,
+    lead: str,
+    executed: Sequence[tuple[Item, Path]],
+    data: Mapping[str, Sequence[Path]] | None = None,
+) -> Path:
     """Write executed notebooks as one HTML file: text, tables and figures, without code, in the order given.
 
     Images are embedded, formulas drawn, links to the notebooks and their files relative. Nothing is loaded from the
@@ -36,7 +42,9 @@ def write_report(path: Path, title: str, lead: str, executed: Sequence[tuple[Ite
         title: Its title, plain text.
         lead: What stands before the contents, in Markdown; links relative to the folder of ``path``.
         executed: Every item with its executed notebook, as `lipref.notebooks.execute` leaves it; its files lie in the
-            folder that its parameter ``out`` names, or beside it.
+            folder that its parameter ``out`` names, or beside it. The contents have the same order: what stands before
+            the first item of the paper are first steps, what stands after its last goes beyond it.
+        data: The files that an item was drawn from, by its name.
 
     Returns:
         ``path``.
@@ -52,19 +60,23 @@ def write_report(path: Path, title: str, lead: str, executed: Sequence[tuple[Ite
     for name in names:
         if names.count(name) > 1:
             raise LiprefError(f"{name} is in the report twice: give each item once")
-    contents, sections = [], []
+    data = data or {}
+    entries, sections = [], []
     for item, notebook in executed:
         heading = html.escape(f"{item.item}: {item.title}")
-        contents.append(
-            f'<li><a href="#{quote(item.name)}">{heading}</a><br><span>{html.escape(item.shows)}</span></li>'
+        place = Path(notebook).resolve()
+        links = [_file(place, path.parent, "notebook"), *(_file(file, path.parent) for file in data.get(item.name, ()))]
+        entries.append(
+            f'<li><a href="#{quote(item.name)}">{heading}</a><br>'
+            f'<span class="files">{html.escape(item.shows)} {" ".join(links)}</span></li>'
         )
-        sections.append(_section(path, item, Path(notebook).resolve(), heading))
+        sections.append(_section(path, item, place, heading, data.get(item.name, ())))
     renderer, markdown = _renderer("lead", [path.parent], path.parent)
     page = PAGE.format(
         title=html.escape(title),
         style=STYLE,
         lead=markdown(renderer(escape=False, embed_images=True, path=str(path.parent))).render(lead),
-        contents="\n".join(contents),
+        contents=_contents([item for item, _ in executed], entries),
         sections="\n".join(sections),
     )
     refuse_network(page, path)
@@ -72,7 +84,19 @@ def write_report(path: Path, title: str, lead: str, executed: Sequence[tuple[Ite
     return path
 
 
-def _section(path: Path, item: Item, notebook: Path, heading: str) -> str:
+def _contents(items: Sequence[Item], entries: Sequence[str]) -> str:
+    """The table of contents: the items of the paper in one list, what stands before and after in two others."""
+    paper = [number for number, item in enumerate(items) if item.of_the_paper]
+    first, last = (paper[0], paper[-1] + 1) if paper else (len(items), len(items))
+    parts = {"First steps": entries[:first], "The paper": entries[first:last], "Beyond the paper": entries[last:]}
+    return "\n".join(f"<h3>{title}</h3>\n<ul>\n{chr(10).join(lines)}\n</ul>" for title, lines in parts.items() if lines)
+
+
+def _file(file: Path, home: Path, name: str | None = None) -> str:
+    return f'<a href="{_relative(Path(file).resolve(), home)}">{html.escape(name or Path(file).name)}</a>'
+
+
+def _section(path: Path, item: Item, notebook: Path, heading: str, data: Sequence[Path]) -> str:
     node = read_notebook(notebook)
     if any(runs(cell) and cell.execution_count is None for cell in node.cells):
         raise LiprefError(f"{notebook} is not executed: execute it, then report it")
@@ -82,7 +106,8 @@ def _section(path: Path, item: Item, notebook: Path, heading: str) -> str:
     for file in (notebook, *(folder / name for name in item.outputs)):
         if not file.is_file():
             raise LiprefError(f"{file}, a file of {item.name}, is missing: execute the notebook again")
-        links.append(f'<a href="{_relative(file, path.parent)}">{html.escape(file.name)}</a>')
+        links.append(_file(file, path.parent))
+    drawn_from = " ".join(_file(file, path.parent) for file in data)
     rows = [
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(_shown(value, path.parent))}</td></tr>"
         for name, value in parameters.items()
@@ -97,6 +122,7 @@ def _section(path: Path, item: Item, notebook: Path, heading: str) -> str:
 {body}
 {table}
 <p class="files">{" ".join(links)}</p>
+{f'<p class="files">Data: {drawn_from}</p>' if drawn_from else ""}
 </section>"""
 
 

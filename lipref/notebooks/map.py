@@ -41,6 +41,11 @@ class Item:
     def notebook(self) -> Path:
         return self.folder / f"{self.name}.ipynb"
 
+    @property
+    def of_the_paper(self) -> bool:
+        """Whether it is a table or figure of the paper."""
+        return self.item.startswith(("Table ", "Figure "))
+
 
 KEYS = tuple(field.name for field in fields(Item) if field.name != "folder")
 LISTS = ("parameters", "inputs", "outputs")

@@ -22,8 +22,10 @@ h3, h4, h5, h6 { line-height: 1.3; margin: 1.6rem 0 0.4rem; }
 p { margin: 0.6rem 0; max-width: 46rem; }
 a { color: var(--link); }
 nav { background: var(--back); border-radius: 0.5rem; padding: 0.8rem 1.2rem; margin: 1.5rem 0; }
-nav ol { margin: 0.3rem 0; padding-left: 1.4rem; } nav li { margin: 0.3rem 0; }
+nav ul { margin: 0.3rem 0; padding-left: 1.2rem; }
+nav h3 { font-size: 1rem; margin: 0.9rem 0 0.2rem; } nav li { margin: 0.3rem 0; }
 nav h2 { border: 0; padding: 0; margin: 0; font-size: 1rem; }
+nav li span { display: inline-block; margin-bottom: 0.2rem; }
 nav span, .files { color: var(--soft); font-size: 0.9rem; }
 .files a { margin-right: 0.7rem; }
 figure, .output_area, .text_cell { margin: 0.8rem 0; }
@@ -74,9 +76,7 @@ PAGE = """\
 </header>
 <nav aria-labelledby="contents">
 <h2 id="contents">Contents</h2>
-<ol>
 {contents}
-</ol>
 </nav>
 <main>
 {sections}
