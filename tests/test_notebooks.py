@@ -82,10 +82,25 @@ def test_the_readmes_table_is_the_map():
     assert re.findall(r"notebooks/(\w+)\.ipynb", shown) == NAMES
 
 
-def test_the_map_has_the_tables_first():
-    assert [item.item for item in ITEMS] == [
-        "Quickstart", "Table 1", "Table 2", *(f"Figure {number}" for number in range(1, 6)), "Certificates"
-    ]  # fmt: skip
+# As they are printed: the main part, then the appendices B, C, D, E and G.
+PRINTED = [
+    "Figure 1", "Table 1", "Figure 2", "Figure 3", "Figure 4", "Table 2", "Figure 5", "Figure 6", "Table 3", "Table 4",
+    "Table 5", "Table 6", "Table 7", "Table 8", "Figure 7", "Figure 8", "Figure 9", "Table 9", "Table 10", "Table 11",
+    "Table 12",
+]  # fmt: skip
+
+
+def test_the_map_has_the_papers_order_between_first_steps_and_what_goes_beyond():
+    of_the_paper = [item.of_the_paper for item in ITEMS]
+    first, last = of_the_paper.index(True), len(ITEMS) - of_the_paper[::-1].index(True)
+    assert all(of_the_paper[first:last])
+    assert [item.item for item in ITEMS[first:last]] == PRINTED
+    assert ITEMS[0].item == "Quickstart"
+
+
+@pytest.mark.parametrize("item", [item for item in ITEMS if item.of_the_paper], ids=lambda item: item.name)
+def test_every_item_of_the_paper_has_its_variants(item):
+    assert parameters_of(item.notebook)["variant"].default == "both"
 
 
 @pytest.mark.parametrize("name", NAMES)
