@@ -8,6 +8,7 @@ import typer
 
 from lipref.commands.attack import attack
 from lipref.commands.certify import audit, certify, predict
+from lipref.commands.count import count
 from lipref.commands.measure import measure
 from lipref.commands.notebooks import batch, figures, report
 from lipref.commands.reproduce import reproduce
@@ -21,7 +22,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="1-Lipschitz layers compared: train, certify, predict, measure, and draw.",
 )  # fmt: skip
-for command in (train, certify, audit, predict, attack, soundness, measure, reproduce, figures, report, batch):
+for command in (
+    train,
+    certify,
+    audit,
+    predict,
+    attack,
+    soundness,
+    measure,
+    count,
+    reproduce,
+    figures,
+    report,
+    batch,
+):
     app.command()(command)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lipref import published
+from lipref import comparison, published
 from lipref.errors import LiprefError
 from lipref.layers import LayerSpec
-from lipref.layers.complexity import symbols
+from lipref.layers.complexity import Complexity, symbols
 
 # Our column -> the formulas' attribute.
 PARTS = {
@@ -22,17 +22,23 @@ SHORTHANDS = (
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def table(specs: list[LayerSpec]) -> pd.DataFrame:
+def table(specs: list[LayerSpec], variant: str = "both") -> pd.DataFrame:
     """Leading costs of one layer in a training step: multiply-accumulates (MACs) and stored numbers.
 
+    The formulas are the layers' own; with the variant ``published`` they are the printed ones, and with ``both`` they
+    are compared with those.
+
     Columns: layer, input operations, input MACs, ... as text, and ``as printed``: ``yes`` where all four formulas equal
-    those of the paper's Table 1, ``no``, or empty for a layer that is not in it. A layer without ``complexity()`` has
-    ``not given`` throughout.
+    those of the paper's Table 1, ``no``, or empty for a layer that is not in it. A layer without ``complexity()`` (or
+    without a printed row) has ``not given`` throughout.
+
+    Raises:
+        LiprefError: an unknown variant.
     """
     printed = published.complexity()
     lines = []
     for spec in specs:
-        row = _row_of(spec)
+        row = _row_of(spec, variant)
         if row is None:
             missing = dict.fromkeys(["input operations", *PARTS, "parameter operations"], "not given")
             lines.append({"layer": spec.label, **missing, "as printed": ""})
@@ -47,11 +53,12 @@ def table(specs: list[LayerSpec]) -> pd.DataFrame:
             equal = all((getattr(row, name) - parse(theirs[name])).expand() == 0 for name in PARTS.values())
             line["as printed"] = "yes" if equal else "no"
         lines.append(line)
-    return pd.DataFrame(lines)
+    found = pd.DataFrame(lines)
+    return found if variant == "both" or found.empty else found.drop(columns="as printed")
 
 
 def numbers(specs: list[LayerSpec], *, batch_size: int, image_size: int, channels: int, kernel_size: int, t: int,
-            t1: int, t2: int) -> pd.DataFrame:  # fmt: skip
+            t1: int, t2: int, variant: str = "both") -> pd.DataFrame:  # fmt: skip
     """The same formulas in numbers, for one layer: 10^9 MACs and 10^6 stored numbers, as text of three digits."""
     for name, value in {"batch_size": batch_size, "image_size": image_size, "channels": channels,
                         "kernel_size": kernel_size, "t": t, "t1": t1, "t2": t2}.items():  # fmt: skip
@@ -64,7 +71,7 @@ def numbers(specs: list[LayerSpec], *, batch_size: int, image_size: int, channel
              v["t"]: t, v["t1"]: t1, v["t2"]: t2}  # fmt: skip
     lines = []
     for spec in specs:
-        row = _row_of(spec)
+        row = _row_of(spec, variant)
         if row is None:
             continue
         line = {"layer": spec.label}
@@ -118,7 +125,16 @@ def _product(term) -> str:
     return " ".join(parts)
 
 
-def _row_of(spec: LayerSpec):
+def _row_of(spec: LayerSpec, variant: str = "both"):
+    if variant not in comparison.VARIANTS:
+        raise LiprefError(f"variant={variant!r}: choose one of {', '.join(comparison.VARIANTS)}")
+    if variant == "published":
+        printed = published.complexity()
+        if spec.label not in printed.index:
+            return None
+        row = printed.loc[spec.label]
+        macs_and_memory = {name: parse(row[name]) for name in PARTS.values()}
+        return Complexity(row.input_operations, parameter_operations=row.parameter_operations, **macs_and_memory)
     given = getattr(spec.cls, "complexity", None)
     try:
         return given() if given is not None else None

@@ -10,6 +10,7 @@ from lipref.plots.blank import blank, or_blank
 from lipref.plots.certificates import certified_and_attacked, gaps, refuted
 from lipref.plots.costs import inference_throughput, memory, training_time
 from lipref.plots.curves import robustness_curve
+from lipref.plots.exponents import exponents
 from lipref.plots.radars import radar
 from lipref.plots.rankings import ranking
 from lipref.plots.saving import save
@@ -21,6 +22,7 @@ __all__ = [
     "blank",
     "certified_and_attacked",
     "display_name",
+    "exponents",
     "gaps",
     "inference_throughput",
     "layer_styles",
