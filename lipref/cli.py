@@ -14,6 +14,7 @@ from lipref.commands.notebooks import batch, figures, report
 from lipref.commands.reproduce import reproduce
 from lipref.commands.soundness import soundness
 from lipref.commands.train import train
+from lipref.commands.verify import verify
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 
@@ -32,6 +33,7 @@ for command in (
     measure,
     count,
     reproduce,
+    verify,
     figures,
     report,
     batch,

@@ -30,6 +30,7 @@ FLOORS = [
     {"sweeps", "measurements", "soundness"},
     {"selection"},
     {"study", "display", "notebooks"},
+    {"claims"},
     {"commands"},
     {"cli"},
 ]

@@ -15,6 +15,7 @@ from lipref.plots.radars import radar
 from lipref.plots.rankings import ranking
 from lipref.plots.saving import save
 from lipref.plots.style import LayerStyle, display_name, layer_styles
+from lipref.plots.verdicts import verdicts
 
 __all__ = [
     "LayerStyle",
@@ -34,4 +35,5 @@ __all__ = [
     "robustness_curve",
     "save",
     "training_time",
+    "verdicts",
 ]
