@@ -7,11 +7,13 @@ imported when the first picture is made.
 
 from lipref.plots.accuracies import accuracy
 from lipref.plots.blank import blank, or_blank
+from lipref.plots.budgets import budget_dots, budget_lines
 from lipref.plots.certificates import certified_and_attacked, gaps, refuted
 from lipref.plots.costs import inference_throughput, memory, training_time
 from lipref.plots.curves import robustness_curve
 from lipref.plots.exponents import exponents
 from lipref.plots.radars import radar
+from lipref.plots.radii import radii_dots
 from lipref.plots.rankings import ranking
 from lipref.plots.saving import save
 from lipref.plots.style import LayerStyle, display_name, layer_styles
@@ -21,6 +23,8 @@ __all__ = [
     "LayerStyle",
     "accuracy",
     "blank",
+    "budget_dots",
+    "budget_lines",
     "certified_and_attacked",
     "display_name",
     "exponents",
@@ -30,6 +34,7 @@ __all__ = [
     "memory",
     "or_blank",
     "radar",
+    "radii_dots",
     "ranking",
     "refuted",
     "robustness_curve",

@@ -74,13 +74,21 @@ def panels(table: pd.DataFrame, measures: Sequence[str], unit: str, sizes: Seque
 
 
 def gaps(table: pd.DataFrame) -> list[str]:
-    """What has a row and no value, a line each: ``SOC XS: diverged``. Empty for a table without a column ``note``."""
+    """What has a row and no value, a line each: ``SOC XS: diverged``. Empty for a table without a column ``note``.
+
+    The setting is named where the network has a value in another one of the same source.
+    """
     if "note" not in table.columns:
         return []
     lost = table[table.value.isna() & table.note.fillna("").ne("")]
     several = table["size"].nunique() > 1
-    names = [display_name(row.layer) + (f" {row.size}" if several else "") for row in lost.itertuples(index=False)]
-    return list(dict.fromkeys(f"{name}: {note}" for name, note in zip(names, lost.note, strict=True)))
+    valued, lines = table[table.value.notna()], []
+    for row in lost.itertuples(index=False):
+        name = display_name(row.layer) + (f" {row.size}" if several else "")
+        same = (valued.source == row.source) & (valued.layer == row.layer) & (valued["size"] == row.size)
+        where = f" ({row.setting})" if (same & (valued.setting != row.setting)).any() else ""
+        lines.append(f"{name}: {row.note}{where}")
+    return list(dict.fromkeys(lines))
 
 
 def refuse_not_positive(rows: pd.DataFrame) -> None:

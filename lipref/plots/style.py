@@ -29,6 +29,7 @@ _NAMES = {
     "lot": "LOT",
     "sll": "SLL",
     "soc": "SOC",
+    "bnb": "BnB",  # in the paper's Table 12 only
 }
 
 
