@@ -9,9 +9,10 @@ from lipref.plots.accuracies import accuracy
 from lipref.plots.blank import blank, or_blank
 from lipref.plots.budgets import budget_dots, budget_lines
 from lipref.plots.certificates import certified_and_attacked, gaps, refuted
-from lipref.plots.costs import inference_throughput, memory, training_time
+from lipref.plots.costs import beside, inference_throughput, memory, parameters, training_time
 from lipref.plots.curves import robustness_curve
 from lipref.plots.exponents import exponents
+from lipref.plots.learning import learning_curves
 from lipref.plots.radars import radar
 from lipref.plots.radii import radii_dots
 from lipref.plots.rankings import ranking
@@ -22,6 +23,7 @@ from lipref.plots.verdicts import verdicts
 __all__ = [
     "LayerStyle",
     "accuracy",
+    "beside",
     "blank",
     "budget_dots",
     "budget_lines",
@@ -31,8 +33,10 @@ __all__ = [
     "gaps",
     "inference_throughput",
     "layer_styles",
+    "learning_curves",
     "memory",
     "or_blank",
+    "parameters",
     "radar",
     "radii_dots",
     "ranking",

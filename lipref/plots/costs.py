@@ -1,8 +1,9 @@
-"""Figures 2 to 4 of the paper: time and memory against the size of the network."""
+"""Figures 2 to 4 and 8 of the paper, and its Table 7: time, memory and parameters against the size of the network."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -71,6 +72,57 @@ def memory(table: pd.DataFrame) -> Figure:
         LiprefError: the table cannot be drawn.
     """
     return _against_size(table, MEMORY, "bytes")
+
+
+def parameters(table: pd.DataFrame) -> Figure:
+    """Table 7: trained parameters against size; drawn as `training_time`.
+
+    Args:
+        table: Tidy; measure ``parameters``, unit ``parameters``.
+
+    Raises:
+        LiprefError: the table cannot be drawn.
+    """
+    return _against_size(table, ("parameters",), "parameters")
+
+
+@context()
+def beside(table: pd.DataFrame, blanks: Mapping[tuple[str, str], str]) -> Figure:
+    """Figure 8: a line of panels per measure, the paper's and ours side by side; drawn as `training_time`.
+
+    A panel without values is empty, low, and says why.
+
+    Args:
+        table: Tidy, with one setting per source; measures and units as for the other functions of this file.
+        blanks: For every pair of measure and source the text of its panel where it has no value.
+
+    Raises:
+        LiprefError: the table cannot be drawn.
+    """
+    measures, sources = (list(dict.fromkeys(names)) for names in zip(*blanks, strict=True))
+    cells: dict[tuple[str, str], Panel] = {}
+    for measure, rows in table.groupby("measure", sort=False):
+        refuse_not_positive(rows)
+        cells |= {(measure, panel.source): panel for panel in panels(rows, measures, rows.unit.iloc[0])}
+    styles = layer_styles(label for panel in cells.values() for label in panel.rows.layer)
+    heights = [2.6 if any((measure, source) in cells for source in sources) else 0.75 for measure in measures]
+    figure = new_figure(sum(heights))
+    axes = figure.subplots(len(measures), len(sources), squeeze=False, height_ratios=heights)
+    for line, measure in zip(axes, measures, strict=True):
+        for axis, source in zip(line, sources, strict=True):
+            panel = cells.get((measure, source))
+            if panel is None:
+                axis.set(xticks=[], yticks=[])
+                axis.grid(visible=False)
+                words = wrap(blanks[measure, source], WIDTH / len(sources) - 0.5)
+                axis.text(0.5, 0.5, words, ha="center", va="center", transform=axis.transAxes)
+            else:
+                draw = _lines if len(panel.sizes) > 1 else _dots
+                draw(axis, panel, styles, measure, panel.rows.unit.iloc[0])
+            axis.set_title(wrap(f"{source}: {measure}", WIDTH / len(sources) - 0.5))
+    if any(len(panel.sizes) > 1 for panel in cells.values()):
+        legend(figure, line_handles(styles), inches=1.9, notes=gaps(table))
+    return figure
 
 
 @context()

@@ -1,4 +1,4 @@
-"""Figure 5 of the paper: networks ranked by certified robust accuracy."""
+"""Figures 5 and 9 of the paper: networks ranked by certified robust accuracy, or by accuracy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from lipref.errors import LiprefError
 from lipref.plots.panels import Panel, gaps, interval, panels
 from lipref.plots.style import (
     DARK,
@@ -24,25 +25,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MEASURES = ("CRA(36/255)", "accuracy")
 BAR = 0.165  # inches
 _AROUND = 0.75  # inches for the title and the axis of a panel
 
 
 @context()
 def ranking(table: pd.DataFrame) -> Figure:
-    """Figure 5: bars of CRA(36/255), best first; a panel per source and setting, each with its own scale.
+    """Figures 5 and 9: bars, best first; a panel per source and setting, each with its own scale.
 
     What has no value has no bar, and is named under the picture.
 
     Args:
-        table: Tidy, see `lipref.plots.panels.panels`; measure ``CRA(36/255)``, unit ``%``.
+        table: Tidy, see `lipref.plots.panels.panels`; measure ``CRA(36/255)`` or ``accuracy``, one of the two, unit
+            ``%``.
 
     Raises:
         LiprefError: the table cannot be drawn.
     """
     from matplotlib.patches import Patch
 
-    found = panels(table, ("CRA(36/255)",), "%")
+    found = panels(table, MEASURES, "%")
+    if table.measure.nunique() > 1:
+        raise LiprefError(f"the table has {' and '.join(table.measure.unique())}: a ranking shows one of them")
     styles = layer_styles(table.layer)
     columns = _columns(found)
     heights = [[_AROUND + BAR * len(panel.rows) for panel in column] for column in columns]
@@ -94,5 +99,5 @@ def _bars(axis: Axes, panel: Panel, styles: dict[str, LayerStyle], inches: float
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlim(0, max(1.0, 1.14 * ends.max()))
     axis.grid(visible=False, axis="y")
-    axis.set_xlabel("CRA(36/255) (%)")
+    axis.set_xlabel(f"{rows.measure.iloc[0]} (%)")
     axis.set_title(wrap(panel.title, inches))

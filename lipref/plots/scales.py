@@ -17,6 +17,7 @@ _UNITS = {
     "s": [(1e-6, "µs"), (1e-3, "ms"), (1.0, "s")],
     "bytes": [(1000.0**k, name) for k, name in enumerate(("B", "kB", "MB", "GB", "TB"))],
     "images/s": [(1.0, "")],
+    "parameters": [(1.0, ""), (1e3, "thousand"), (1e6, "million")],
 }
 
 
