@@ -9,6 +9,7 @@ import typer
 from lipref.commands.attack import attack
 from lipref.commands.certify import audit, certify, predict
 from lipref.commands.count import count
+from lipref.commands.excluded import excluded
 from lipref.commands.measure import measure
 from lipref.commands.notebooks import batch, figures, report
 from lipref.commands.reproduce import reproduce
@@ -24,20 +25,9 @@ app = typer.Typer(
     help="1-Lipschitz layers compared: train, certify, predict, measure, and draw.",
 )  # fmt: skip
 for command in (
-    train,
-    certify,
-    audit,
-    predict,
-    attack,
-    soundness,
-    measure,
-    count,
-    reproduce,
-    verify,
-    figures,
-    report,
-    batch,
-):
+    train, certify, audit, predict, attack, soundness, excluded, measure, count,
+    reproduce, verify, figures, report, batch,
+):  # fmt: skip
     app.command()(command)
 
 

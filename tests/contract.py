@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lipref.layers import LAYERS, LipschitzConv2d
+from lipref.layers.excluded import EXCLUDED
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import conv2d_same
 
@@ -54,7 +55,7 @@ def build(name: str, in_channels: int = 4, out_channels: int = 4, k: int = 3, mo
     """A layer at its initialisation, float64 unless told otherwise; ``seed`` decides it."""
     torch.manual_seed(kwargs.pop("seed", 0))
     kwargs.setdefault("dtype", torch.float64)
-    return METHODS[name](in_channels, out_channels, k, padding_mode=mode, **kwargs)
+    return (METHODS | EXCLUDED)[name](in_channels, out_channels, k, padding_mode=mode, **kwargs)
 
 
 @torch.no_grad()

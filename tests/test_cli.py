@@ -156,10 +156,12 @@ def test_a_damaged_checkpoint_is_named_and_kept(monkeypatch, capsys, tmp_path):
 def test_help_and_layers():
     runner = CliRunner()
     assert runner.invoke(cli.app, ["--help"]).exit_code == 0
-    for command in ("train", "measure", "reproduce", "figures", "batch", "layers"):
+    for command in ("train", "measure", "reproduce", "figures", "batch", "layers", "excluded"):
         assert runner.invoke(cli.app, [command, "--help"]).exit_code == 0
     listed = runner.invoke(cli.app, ["layers"])
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(LAYERS)
+    known, apart = listed.stdout.split("excluded by the paper, and not part of 'all':\n")
+    assert [line.split()[0] for line in known.splitlines()] == list(LAYERS)
+    assert [line.split()[0] for line in apart.splitlines()] == ["eco", "sandwich", "bnb"]
 
 
 def test_no_layer_import_needs_torchvision():

@@ -14,6 +14,7 @@ from fake_tables import COSTLY, costs_table, diverged, runs_table
 from lipref import plots, tables
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
+from lipref.layers.excluded import EXCLUDED
 from lipref.paths import ROOT
 from lipref.plots import scales
 
@@ -190,8 +191,8 @@ def test_a_curve_that_grows_is_refused():
 
 
 def test_looks_differ_without_colour():
-    """Eight layers and some of one's own: markers, line styles and hatches tell them apart in greyscale."""
-    styles = plots.layer_styles([*LAYERS, "One", "Two", "Three"])
+    """Built-in layers, excluded ones and one's own: markers, line styles and hatches tell them apart in greyscale."""
+    styles = plots.layer_styles([*LAYERS, *EXCLUDED, "One", "Two", "Three"])
     assert len({style.marker for style in styles.values()}) == len(styles)
     assert len({(style.linestyle, style.hatch) for style in styles.values()}) == len(styles)
     for style in styles.values():

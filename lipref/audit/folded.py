@@ -14,6 +14,7 @@ from lipref.audit.known import LIBRARY, moderate
 from lipref.audit.linear import Shape
 from lipref.audit.tampering import Refused, overridden
 from lipref.layers import Folded
+from lipref.layers.excluded import ECOConv2d, SandwichConv2d
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.residual import ResidualConv2d
@@ -40,6 +41,8 @@ def folded_bound(module: Folded, shape: Shape) -> float:
         for name, value in module._buffers.items()
     }
     moderate(module)
+    if isinstance(bare, ECOConv2d | SandwichConv2d):
+        return bare.operator_bound(operator, size)
     if "symbol" in operator:
         # Padding, cropping and the real part of the inverse transform do not expand.
         return norm_bound(operator["symbol"])

@@ -22,10 +22,12 @@ from lipref.layers import (
     SOCConv2d,
     StandardConv2d,
 )
+from lipref.layers.excluded import EXCLUDED
 from lipref.linalg.norms import UNIT_ROUNDOFF, conv_norm_bound, norm_bound
 from lipref.nets import FirstChannels, PadChannels
 
 LIBRARY = {AOLConv2d, BCOPConv2d, CPLConv2d, CayleyConv2d, LOTConv2d, SLLConv2d, SOCConv2d, StandardConv2d}
+LIBRARY |= set(EXCLUDED.values())
 
 # Constant 1 in exact arithmetic, whatever their settings.
 NOT_EXPANDING = {

@@ -12,6 +12,7 @@ _MAP = {
     "__call__", "__getattr__", "__getattribute__", "forward", "transform", "prepare", "operator", "float64_twin",
     "train", "eval", "_apply", "_call_impl",
     "_skew", "_sigma", "_unfoldings", "_terms", "_estimate", "margin",
+    "operator_bound",
 }  # fmt: skip
 # What may differ from the class that brings the bound, where that class is the user's.
 _HARMLESS = {"reset_parameters", "extra_repr", "initialise_end"}

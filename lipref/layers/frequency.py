@@ -63,18 +63,27 @@ class FrequencyConv2d(LipschitzConv2d):
         bias = operator.get("bias")
         if "weight" in operator:
             return conv_rounding(operator["weight"], bias, size, unit)
-        height, width = (side + 2 * self.margin for side in size)
-        symbol, waves = operator["symbol"], 32 * unit  # the error of one entry of the transforms' matrices
-        # Five products, one after the other: the transforms along width and height, the symbol, and back. The norm of
-        # a transform's absolute values is the root of its side times its own norm; a complex inner product is two real
-        # ones of twice the length, which costs sqrt(2); half a spectrum stands for the whole, which costs sqrt(2) more.
-        along_width = math.sqrt(2 * width) * (gamma(2 * width + 8, unit) + waves)
-        along_height = math.sqrt(2 * height) * (gamma(2 * height + 6, unit) + waves)
-        channels = math.sqrt(2) * gamma(2 * symbol.shape[-1] + 6, unit)
-        relative = (1 + along_width) ** 2 * (1 + along_height) ** 2 * (1 + channels) - 1
-        slope = math.sqrt(2) * absolute_norm(symbol) * relative
-        constant = spread_bias(bias, size)
-        # The addition of the bias: what it is added to has a norm of at most absolute_norm ||x||.
-        return RoundingBound(
-            (slope + 2 * unit * absolute_norm(symbol)) * SAFETY, 2 * unit * constant * SAFETY, constant
-        )
+        torus = (size[0] + 2 * self.margin, size[1] + 2 * self.margin)
+        return symbol_rounding(operator["symbol"], bias, torus, unit, spread_bias(bias, size))
+
+
+def symbol_rounding(
+    symbol: Tensor, bias: Tensor | None, torus: Size, unit: float, constant: float | None = None
+) -> RoundingBound:
+    """Of `apply_symbol` in float64 and the addition of a bias, on images of size ``torus``.
+
+    ``constant`` is the norm of the spread bias where the image is cropped afterwards.
+    """
+    height, width = torus
+    waves = 32 * unit  # the error of one entry of the transforms' matrices
+    # Five products, one after the other: the transforms along width and height, the symbol, and back. The norm of
+    # a transform's absolute values is the root of its side times its own norm; a complex inner product is two real
+    # ones of twice the length, which costs sqrt(2); half a spectrum stands for the whole, which costs sqrt(2) more.
+    along_width = math.sqrt(2 * width) * (gamma(2 * width + 8, unit) + waves)
+    along_height = math.sqrt(2 * height) * (gamma(2 * height + 6, unit) + waves)
+    channels = math.sqrt(2) * gamma(2 * symbol.shape[-1] + 6, unit)
+    relative = (1 + along_width) ** 2 * (1 + along_height) ** 2 * (1 + channels) - 1
+    slope = math.sqrt(2) * absolute_norm(symbol) * relative
+    constant = spread_bias(bias, torus) if constant is None else constant
+    # The addition of the bias: what it is added to has a norm of at most absolute_norm ||x||.
+    return RoundingBound((slope + 2 * unit * absolute_norm(symbol)) * SAFETY, 2 * unit * constant * SAFETY, constant)

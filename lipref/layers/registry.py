@@ -52,19 +52,24 @@ class LayerSpec:
 
 
 def resolve(text: str) -> LayerSpec:
-    """Find a layer: a registered name, ``path/to/file.py:Class`` or ``package.module:Class``.
+    """Find a layer: a registered name, an excluded one, ``path/to/file.py:Class`` or ``package.module:Class``.
 
     Raises:
         LiprefError: unknown name (lists the known ones), missing file or class, a file that fails to import, or no
         ``nn.Module`` class.
     """
+    if text not in LAYERS and text in excluded():
+        return LayerSpec(text, excluded()[text])
     if text in LAYERS:
         cls = LAYERS[text]
         own = not cls.__module__.startswith("lipref.")
         return LayerSpec(text, cls, _source_digest(cls) if own else None)
     place, separator, name = text.rpartition(":")
     if not separator or not place or not name:
-        raise LiprefError(f"unknown layer {text!r}; known: {', '.join(LAYERS)}; your own: path/to/file.py:ClassName")
+        raise LiprefError(
+            f"unknown layer {text!r}; known: {', '.join(LAYERS)}; excluded by the paper: {', '.join(excluded())}; "
+            "your own: path/to/file.py:ClassName"
+        )
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     cls = getattr(module, name, None)
     if cls is None:
@@ -72,6 +77,13 @@ def resolve(text: str) -> LayerSpec:
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
         raise LiprefError(f"{text} is not a torch.nn.Module class with the signature of torch.nn.Conv2d")
     return LayerSpec(name, cls, _source_digest(cls))
+
+
+def excluded() -> dict[str, type[nn.Module]]:
+    """The methods that the paper leaves out, by name; `LAYERS` does not have them."""
+    from lipref.layers.excluded import EXCLUDED  # needed by few
+
+    return EXCLUDED
 
 
 def _import_file(path: Path):

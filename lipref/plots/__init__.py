@@ -11,6 +11,7 @@ from lipref.plots.budgets import budget_dots, budget_lines
 from lipref.plots.certificates import certified_and_attacked, gaps, refuted
 from lipref.plots.costs import beside, inference_throughput, memory, parameters, training_time
 from lipref.plots.curves import robustness_curve
+from lipref.plots.excluded import eco
 from lipref.plots.exponents import exponents
 from lipref.plots.learning import learning_curves
 from lipref.plots.radars import radar
@@ -29,6 +30,7 @@ __all__ = [
     "budget_lines",
     "certified_and_attacked",
     "display_name",
+    "eco",
     "exponents",
     "gaps",
     "inference_throughput",

@@ -29,7 +29,9 @@ _NAMES = {
     "lot": "LOT",
     "sll": "SLL",
     "soc": "SOC",
-    "bnb": "BnB",  # in the paper's Table 12 only
+    "eco": "ECO",
+    "sandwich": "Sandwich",
+    "bnb": "BnB",
 }
 
 
@@ -54,6 +56,10 @@ _STYLES = {
     "lot": LayerStyle("#D55E00", "v", (0, (6, 1.5, 1, 1.5, 1, 1.5)), "xxxx"),
     "sll": LayerStyle("#CC79A7", "P", (0, (8, 2)), "||||"),
     "soc": LayerStyle("#882255", "*", (0, (4, 1, 1, 1)), "++++"),
+    # Excluded by the paper.
+    "eco": LayerStyle("#661100", "X", (0, (5, 1)), "**"),
+    "sandwich": LayerStyle("#44AA99", "d", (0, (3, 1, 1, 1, 1, 1)), "oo.."),
+    "bnb": LayerStyle("#6699CC", "H", (0, (2, 2)), "xx.."),
 }
 # For users' own layers, also after P. Tol. Lists of coprime lengths: a whole look comes again after 4 * 5 * 3 layers.
 _SPARE_COLORS = ("#332288", "#117733", "#999933", "#AA4499", "#5F5F5F")
