@@ -12,6 +12,7 @@ from lipref.commands.count import count
 from lipref.commands.excluded import excluded
 from lipref.commands.measure import measure
 from lipref.commands.notebooks import batch, figures, report
+from lipref.commands.plan import plan
 from lipref.commands.reproduce import reproduce
 from lipref.commands.soundness import soundness
 from lipref.commands.train import train
@@ -26,7 +27,7 @@ app = typer.Typer(
 )  # fmt: skip
 for command in (
     train, certify, audit, predict, attack, soundness, excluded, measure, count,
-    reproduce, verify, figures, report, batch,
+    plan, reproduce, verify, figures, report, batch,
 ):  # fmt: skip
     app.command()(command)
 

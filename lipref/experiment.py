@@ -28,9 +28,13 @@ CERTIFY_BATCH = 250
 
 
 def configure(
-    data: ImageData, spec: LayerSpec, size: str, settings: Settings, device: torch.device, validation: float = 0.0
-) -> RunConfig:
-    """The configuration of training ``spec`` in a network of ``size`` on ``data``."""
+    data: ImageData, spec: LayerSpec, size: str, settings: Settings, device: torch.device, validation: float = 0.0,
+    augmented: bool = False,
+) -> RunConfig:  # fmt: skip
+    """The configuration of training ``spec`` in a network of ``size`` on ``data``.
+
+    ``augmented`` keeps the training augmentation on the validation images.
+    """
     return RunConfig(
         dataset=data.name,
         data_sha256=data.fingerprint(),
@@ -45,6 +49,7 @@ def configure(
         torch=str(torch.__version__),
         settings=settings,
         device=device.type,
+        augmented=True if validation and augmented else None,
     )
 
 
@@ -107,7 +112,10 @@ def execute(
     if outcome.status == "done":
         started = time.perf_counter()
         audit = network_bound(model)
-        held_out = pixels(data.test, data, device, torch.float64, CERTIFY_BATCH)
+        if config.augmented:
+            held_out = Batches(data.test, data, CERTIFY_BATCH, settings.seed, device, torch.float64).epoch(0)
+        else:
+            held_out = pixels(data.test, data, device, torch.float64, CERTIFY_BATCH)
         error = evaluation_error(model, audit)
         certificate = certify(model, held_out, audit.bound, error if error.slope is not None else None)
         record["certificate"] = certificate.as_dict()

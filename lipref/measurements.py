@@ -32,11 +32,12 @@ class CostPlan:
     device: str = "cpu"
     repeats: int = 10
     rounds: int = 3
+    without: frozenset[tuple[str, str]] = frozenset()  # pairs of size and layer that are not measured
 
     def tasks(self) -> list[tuple[str, str]]:
         """Pairs of size and layer: small networks first, and among them the quick layers."""
         rank = {name: place for place, name in enumerate(reversed(COSTLY_FIRST))}
-        pairs = [(size, layer) for size in self.sizes for layer in self.layers]
+        pairs = [(size, layer) for size in self.sizes for layer in self.layers if (size, layer) not in self.without]
         return sorted(pairs, key=lambda pair: (self.sizes.index(pair[0]), rank.get(pair[1], len(rank))))
 
 
@@ -44,12 +45,13 @@ def check(plan: CostPlan) -> None:
     """Build every network once, so that what does not fit is refused before anything is measured."""
     for size, layer in plan.tasks():
         spec = resolve(layer)
-        _configure(plan, spec, size)
+        configure(plan, spec, size)
         with torch.random.fork_rng(devices=[]), torch.device("meta" if spec.builtin else "cpu"):
             convnet(size, spec, plan.shape.num_classes, plan.shape.channels, plan.shape.image_size)
 
 
-def _configure(plan: CostPlan, spec: LayerSpec, size: str) -> cost.CostConfig:
+def configure(plan: CostPlan, spec: LayerSpec, size: str) -> cost.CostConfig:
+    """The configuration of one measurement of the plan, made here."""
     return cost.configure(
         spec, size, image_size=plan.shape.image_size, channels=plan.shape.channels, num_classes=plan.shape.num_classes,
         batch_size=plan.batch_size, device=torch.device(plan.device), repeats=plan.repeats,
@@ -79,7 +81,7 @@ def run(plan: CostPlan, on_task: Callable[[int, int, str, str], None] | None = N
             on_task(done, rounds * len(tasks), size, layer)
         try:
             spec = resolve(layer)
-            config = _configure(plan, spec, size)
+            config = configure(plan, spec, size)
             if number is not None:
                 cost.execute_round(config, spec, root, number, device=device)
             if number is None or number == rounds - 1:

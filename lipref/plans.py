@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from lipref import published, recipes
+from lipref import budgets, published, recipes
 from lipref.audit import network_bound
+from lipref.budgets import parse as parse_budget
 from lipref.data import ImageData, load, validation_split
 from lipref.errors import LiprefError
-from lipref.layers import LAYERS, resolve
-from lipref.nets import SIZES, convnet
-from lipref.paths import ROOT, RUNS
+from lipref.layers import resolve
+from lipref.names import check_device, check_layers, check_sizes, short_name
+from lipref.names import layer_names as layer_names
+from lipref.names import split_names as split_names
+from lipref.names import whole_numbers as whole_numbers
+from lipref.nets import convnet
+from lipref.pace import Pace
+from lipref.paths import RUNS
+from lipref.profiles import PROFILES as PROFILES
+from lipref.profiles import USUAL_BATCH as USUAL_BATCH
+from lipref.profiles import usual_batch
 from lipref.provenance import cores
+from lipref.random_search import RandomSearch
 from lipref.settings import Settings
 
 # Long ones first, so that no process is left with one at the end; a user's own, of unknown cost, before them.
 COSTLY_FIRST = ("lot", "bcop", "soc", "cayley", "sll", "cpl", "aol", "standard")
-# What a profile stands for; everything that is given goes before it.
-PROFILES = {
-    "smoke": {
-        "dataset": "digits", "sizes": "XS", "budget": "20 epochs", "batch_size": 64, "search_epochs": 3,
-        "cost_sizes": "XS,S",
-    }
-}  # fmt: skip
-USUAL_BATCH = 256
+SEARCHES = ("grid", "random")
+VALIDATIONS = ("clean", "augmented")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,9 @@ class Plan:
 
     ``settings`` holds what all runs share; its learning rate and weight decay apply only where ``given`` is true,
     otherwise each layer's recipe does (`lipref.recipes`), and its epochs only where ``budget`` is None, otherwise the
-    paper's number of epochs for that time does.
+    paper's number of epochs for that time does, or for a measured budget that of ``paces`` (`lipref.budgeting`).
+
+    ``left_out`` names pairs of size and layer that are not part of it, each with the reason.
     """
 
     dataset: str
@@ -46,7 +51,7 @@ class Plan:
     seeds: tuple[int, ...]
     settings: Settings
     given: bool
-    search: recipes.Search
+    search: recipes.Search | RandomSearch
     out: Path
     budget: str | None = None
     device: str = "cpu"
@@ -55,6 +60,9 @@ class Plan:
     limit_test: int | None = None
     checkpoint_seconds: float = 120.0
     jobs: int = 1
+    paces: tuple[Pace, ...] = ()
+    partial: bool = False
+    left_out: tuple[tuple[str, str, str], ...] = ()
 
     def load(self) -> ImageData:
         return load(self.dataset, self.data_root, limit_train=self.limit_train, limit_test=self.limit_test)
@@ -62,31 +70,93 @@ class Plan:
     def tasks(self) -> list[tuple[str, str]]:
         """Pairs of size and layer, in the order in which they are started."""
         rank = {name: place for place, name in enumerate(COSTLY_FIRST)}
+        without = {(size, layer) for size, layer, _ in self.left_out}
         pairs = [(size, layer) for size in reversed(self.sizes) for layer in self.layers]
+        pairs = [pair for pair in pairs if pair not in without]
         return sorted(pairs, key=lambda pair: rank.get(pair[1], -1))
 
     def settings_of(self, dataset: str, size: str, label: str) -> Settings:
         """The settings of one layer's runs, but for the recipe and the seed."""
         if self.budget is None:
             return self.settings
-        return replace(self.settings, epochs=published.epochs(dataset, size, label, self.budget))
+        if not budgets.is_measured(self.budget):
+            return replace(self.settings, epochs=budgets.paper_epochs(dataset, size, label, self.budget))
+        pace = self.pace(size, label)
+        if pace is None:
+            raise LiprefError(f"{label} {size}: its steps have not been timed, so {self.budget} is no number of epochs")
+        return replace(self.settings, epochs=pace.epochs)
+
+    def pace(self, size: str, label: str) -> Pace | None:
+        """What a measured budget is worth; None where it has not been measured, and for any other."""
+        return next((pace for pace in self.paces if (pace.size, pace.layer) == (size, label)), None)
+
+    def search_of(self, dataset: str, size: str, label: str) -> recipes.Search | RandomSearch:
+        """The search of one layer: where its epochs are not given, those of 2 h, but no more than the run's own.
+
+        Without a budget of 2 h, a fifth of the run's epochs.
+        """
+        if self.search.epochs is not None:
+            return self.search
+        epochs, pace = self.settings_of(dataset, size, label).epochs, self.pace(size, label)
+        if pace is not None:
+            return replace(self.search, epochs=pace.search_epochs())
+        try:
+            return replace(self.search, epochs=min(epochs, published.epochs(dataset, size, label, "2h")))
+        except LiprefError:
+            return replace(self.search, epochs=max(1, epochs // 5))
+
+    def recipe_of(self, dataset: str, size: str, label: str) -> recipes.Recipe | None:
+        """The given learning rate and weight decay, or the paper's; None where a search has to find them."""
+        if self.given:
+            return recipes.Recipe(self.settings.learning_rate, self.settings.weight_decay, "given")
+        return recipes.paper_recipe(dataset, size, label)
+
+    @property
+    def threads(self) -> int:
+        """Threads of one run: not fewer where fewer runs are left to do, since threads decide the last bits."""
+        return max(1, torch.get_num_threads() // self.jobs)
 
 
-def make_plan(
+def make_plan(**given) -> Plan:
+    """A `draft`, which has the arguments, of which also data and networks are checked, before anything is written.
+
+    Raises:
+        LiprefError: naming the value that does not fit.
+    """
+    plan = draft(**given)
+    data = plan.load()
+    plan = leave_out(plan, data.name) if plan.dataset.startswith("imagefolder:") else plan
+    tasks = [(size, name, resolve(name).label) for size, name in plan.tasks()]
+    if any(plan.recipe_of(data.name, size, label) is None for size, _, label in tasks):
+        try:
+            validation_split(data, recipes.VALIDATION)
+        except LiprefError as error:
+            few = f"{len(data.train.labels)} training images are too few for the learning-rate search"
+            raise LiprefError(f"{few} ({error}); raise --limit-train, or give --learning-rate") from None
+    for size, name, _ in tasks:
+        check_network(data, name, size)
+    return plan
+
+
+def draft(
     *, dataset: str, sizes: Sequence[str], layers: Sequence[str], seeds: Sequence[int] = (0,),
     budget: str = "20 epochs", batch_size: int | None = None, learning_rate: float | None = None,
     weight_decay: float | None = None, schedule: str = "onecycle", search_epochs: int | None = None,
-    device: str = "cpu", jobs: int = 0,
+    search: str = "grid", validation: str = "clean", partial: bool = False, device: str = "cpu", jobs: int = 0,
     out: Path | None = None, data_root: Path | None = None, limit_train: int | None = None,
     limit_test: int | None = None, checkpoint_seconds: float = 120.0,
 ) -> Plan:  # fmt: skip
-    """Check everything, and that data and networks fit together, before anything is written.
+    """A plan of which everything is checked that can be without the data.
 
     Args:
-        budget: a number of epochs (``"20 epochs"`` or ``"20"``), or the paper's ``"2h"``, ``"10h"``, ``"24h"``.
+        budget: a number of epochs (``"20 epochs"`` or ``"20"``), the paper's ``"2h"``, ``"10h"``, ``"24h"`` (``"48h"``,
+            ``"72h"``), or any time on this machine (``"5min measured"``).
         batch_size: None: 64 on digits, 256 elsewhere.
         learning_rate, weight_decay: None: the recipe's.
-        search_epochs: per candidate of the learning-rate search; None: a fifth of the epochs.
+        search_epochs: per candidate of the learning-rate search; None: a fifth of the epochs, at random those of 2 h.
+        search: ``"grid"``, or the paper's ``"random"``.
+        validation: ``"clean"``, or ``"augmented"`` for a search whose validation images are augmented like the others.
+        partial: leave out the networks for which the paper has no budget, in place of refusing them.
         jobs: processes; 0: one per core on the CPU, one elsewhere.
         out: the folder of the runs; None: one in ``data/runs``, named after the data set.
 
@@ -102,12 +172,16 @@ def make_plan(
         weight_decay=10**-4.5 if weight_decay is None else weight_decay,
     )  # fmt: skip
     sizes, names = check_sizes(sizes), check_layers(layers)
-    labels = [resolve(name).label for name in names]
     for seed in seeds:
         replace(settings, seed=seed)
-    if search_epochs is None:
+    for option, value, known in (("--search", search, SEARCHES), ("--validation", validation, VALIDATIONS)):
+        if value not in known:
+            raise LiprefError(f"{option} {value!r}: choose one of {', '.join(known)}")
+    kind = RandomSearch if search == "random" else recipes.Search
+    if search_epochs is None and search == "grid":
         search_epochs = max(1, (epochs or 50) // 5)
-    search = recipes.Search(epochs=replace(settings, epochs=search_epochs).epochs)
+    if search_epochs is not None:
+        replace(settings, epochs=search_epochs)
     check_device(device)
     if jobs < 0:
         raise LiprefError(f"--jobs {jobs} must be 0 (automatic) or more")
@@ -118,125 +192,44 @@ def make_plan(
         raise LiprefError(f"--checkpoint-seconds {checkpoint_seconds} must be 0 or more")
     plan = Plan(
         dataset=dataset, sizes=sizes, layers=names, seeds=tuple(seeds), settings=settings, budget=hours,
-        given=learning_rate is not None, search=search, out=out or RUNS / short_name(dataset), device=device,
-        data_root=data_root, limit_train=limit_train, limit_test=limit_test, checkpoint_seconds=checkpoint_seconds,
-        jobs=min(jobs, tasks),
+        given=learning_rate is not None, out=out or RUNS / short_name(dataset), device=device,
+        search=kind(epochs=search_epochs, augmented=validation == "augmented"), data_root=data_root,
+        limit_train=limit_train, limit_test=limit_test, checkpoint_seconds=checkpoint_seconds,
+        partial=partial, jobs=min(jobs, tasks),
     )  # fmt: skip
-    if hours is not None and not dataset.startswith("imagefolder:"):  # before anything is downloaded
-        for size in sizes:
-            for label in labels:
-                plan.settings_of(dataset, size, label)
-    data = plan.load()
-    if learning_rate is None and any(
-        recipes.paper_recipe(data.name, size, label) is None for size in sizes for label in labels
-    ):
-        try:
-            validation_split(data, recipes.VALIDATION)
-        except LiprefError as error:
-            few = f"{len(data.train.labels)} training images are too few for the learning-rate search"
-            raise LiprefError(f"{few} ({error}); raise --limit-train, or give --learning-rate") from None
-    for size in sizes:
-        for name, label in zip(names, labels, strict=True):
-            plan.settings_of(data.name, size, label)
-            check_network(data, name, size)
-    return plan
+    return plan if dataset.startswith("imagefolder:") else leave_out(plan, dataset)
 
 
-def parse_budget(text: str) -> tuple[int | None, str | None]:
-    """``"20 epochs"`` or ``"20"`` -> (20, None); ``"2h"`` -> (None, "2h")."""
-    cleaned = str(text).strip().lower().replace(" ", "")
-    found = re.fullmatch(r"(\d+)(epochs?)?", cleaned)
-    if found:
-        return int(found[1]), None
-    if cleaned in published.BUDGETS:
-        return None, cleaned
-    known = ", ".join(published.BUDGETS)
-    raise LiprefError(f"budget {text!r}: give a number of epochs, such as '20 epochs', or the paper's {known}")
+def leave_out(plan: Plan, dataset: str) -> Plan:
+    """The plan without the networks for which the paper has no budget.
 
+    ``dataset`` is the name that the data set gives itself.
 
-def usual_batch(dataset: str) -> int:
-    """Images per step where nothing else is asked for."""
-    smoke = PROFILES["smoke"]
-    return smoke["batch_size"] if dataset == smoke["dataset"] else USUAL_BATCH
-
-
-def short_name(dataset: str) -> str:
-    """``digits``, or for an image folder the name of the folder."""
-    return Path(dataset.removeprefix("imagefolder:")).resolve().name
-
-
-def split_names(text: str, option: str) -> tuple[str, ...]:
-    """``"aol, soc"`` -> ``("aol", "soc")``; empty and repeated names are refused."""
-    parts = tuple(part.strip() for part in text.split(","))
-    if not all(parts):
-        raise LiprefError(f"{option} {text!r} has an empty part; separate names by single commas")
-    twice = {part for part in parts if parts.count(part) > 1}
-    if twice:
-        raise LiprefError(f"{option} {text!r} names {', '.join(sorted(twice))} twice; every name may stand once")
-    return parts
-
-
-def whole_numbers(text: str, option: str) -> tuple[int, ...]:
-    """``"0,1,2"`` -> ``(0, 1, 2)``."""
-    return tuple(_whole(part, option) for part in split_names(text, option))
-
-
-def _whole(text: str, option: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise LiprefError(f"{option} {text!r} is no whole number") from None
-
-
-def layer_names(text: str) -> tuple[str, ...]:
-    """Names separated by commas; ``all`` stands for every registered layer.
-
-    The relative path of a file that does not exist here is looked for in the repository.
+    Raises:
+        LiprefError: nothing is left, or the plan is not ``partial`` and has such a network.
     """
-    names = []
-    for part in split_names(text, "--layers"):
-        names += LAYERS if part == "all" else [_found(part)]
-    return split_names(",".join(names), "--layers")
+    pairs = [(size, name) for size in plan.sizes for name in plan.layers]
+    reasons = [(size, name, _lack(plan, dataset, size, resolve(name).label)) for size, name in pairs]
+    lost = tuple(place for place in reasons if place[-1])
+    if lost and (not plan.partial or len(lost) == len(pairs)):
+        raise LiprefError(lost[0][-1])
+    return replace(plan, left_out=lost, jobs=min(plan.jobs, len(pairs) - len(lost)))
 
 
-def _found(name: str) -> str:
-    place, separator, cls = name.rpartition(":")
-    if separator and place.endswith(".py") and not Path(place).is_file() and (ROOT / place).is_file():
-        return f"{ROOT / place}:{cls}"
-    return name
-
-
-def check_layers(names: Sequence[str]) -> tuple[str, ...]:
-    """``names``, resolved once: unknown ones and two of one label are refused."""
-    labels = [resolve(name).label for name in names]
-    if len(set(labels)) < len(labels):
-        raise LiprefError(f"--layers {','.join(names)} names a layer twice; every name may stand once")
-    return tuple(names)
-
-
-def check_sizes(sizes: Sequence[str]) -> tuple[str, ...]:
-    """``sizes``, all of them known."""
-    for size in sizes:
-        if size not in SIZES:
-            raise LiprefError(f"unknown size {size!r}; known: {', '.join(SIZES)}")
-    return tuple(sizes)
-
-
-def check_device(device: str) -> torch.device:
-    """``cpu``, or a CUDA device that is there."""
-    kind = device.split(":")[0]
-    available = {"cpu": True, "cuda": torch.cuda.is_available()}
-    usable = ", ".join(name for name, present in available.items() if present)
+def _lack(plan: Plan, dataset: str, size: str, label: str) -> str:
+    """Why the paper has no budget for a network; empty where it has one, or where none is asked for."""
+    if plan.budget is None:
+        return ""
+    if budgets.is_measured(plan.budget):
+        # It can be measured here; but where the paper's own layer did not fit 80 GB, not by default.
+        its = plan.partial and published.budget_group(dataset) and label in set(published.epoch_budgets().layer)
+        if not its:
+            return ""
     try:
-        parsed = torch.device(device)
-    except RuntimeError:
-        parsed = None
-    if parsed is None or kind not in available:
-        raise LiprefError(f"unknown device {device!r}; here: {usable}")
-    count = torch.cuda.device_count() if kind == "cuda" else 1
-    if not available[kind] or (parsed.index or 0) >= count:
-        raise LiprefError(f"device {device!r} is not available on this machine; here: {usable}")
-    return parsed
+        budgets.paper_epochs(dataset, size, label, "2h" if budgets.is_measured(plan.budget) else plan.budget)
+    except LiprefError as error:
+        return str(error)
+    return ""
 
 
 def check_network(data: ImageData, layer: str, size: str) -> None:

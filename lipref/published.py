@@ -316,6 +316,46 @@ def epochs(dataset: str, size: str, layer: str, budget: str) -> int:
     raise LiprefError(f"the paper has no budget of {budget} for {layer} {size} on {dataset}; {remedy}")
 
 
+def budget_group(dataset: str) -> str | None:
+    """The part of Table 8 for our data set: ``"CIFAR"`` or ``"TinyImageNet"``; None where the paper lacks it."""
+    return _BUDGET_GROUPS[DATASETS[dataset]] if dataset in DATASETS else None
+
+
+def epoch_budgets() -> pd.DataFrame:
+    """Table 8, and the budgets of the networks with 1x1 kernels: one row per group of data sets, layer and size.
+
+    Columns ``group, layer, size, epochs_2h, epochs_10h, epochs_24h, seconds_per_epoch, seconds_per_step,
+    images_per_second``; the last three are what the epochs of 2 h imply, for batches of 256. Empty where the network
+    does not fit 80 GB. Beside the compared layers there are ``eco`` and ``bnb`` (1x1 kernels only).
+    """
+    table = pd.read_csv(PAPER / "epoch_budgets.csv")
+    return pd.DataFrame(
+        {
+            "group": table.dataset_group,
+            "layer": table.method.map(layer_name),
+            "size": table["size"] + table.kernel_size.map({3: "", 1: "_1x1"}),
+            **{f"epochs_{budget}": table[f"epochs_{budget}"] for budget in BUDGETS},
+            "seconds_per_epoch": table.implied_sec_per_epoch,
+            "seconds_per_step": table.implied_sec_per_batch,
+            "images_per_second": table.implied_train_img_per_s,
+        }
+    )
+
+
+def parameter_counts() -> pd.DataFrame:
+    """Parameters of the authors' networks, counted from their code: ``image_size, layer, size, trainable, total``."""
+    table = pd.read_csv(PAPER / "model_parameter_counts.csv")
+    return pd.DataFrame(
+        {
+            "image_size": table.input_side,
+            "layer": table.method.map(layer_name),
+            "size": table["size"],
+            "trainable": table.trainable_parameters,
+            "total": table.all_parameters,
+        }
+    )
+
+
 def logged_constants() -> pd.DataFrame:
     """Lipschitz constants that the authors' CIFAR-10 runs logged: ``layer, size, constant``; failed runs left out.
 

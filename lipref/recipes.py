@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -15,11 +16,14 @@ from lipref.data import ImageData
 from lipref.experiment import configure, execute
 from lipref.layers import LayerSpec
 from lipref.paths import PAPER
+from lipref.random_search import RandomSearch
 from lipref.training import Progress, Settings
 
 VALIDATION = 0.1
 # How often a searched learning rate is divided by 3 when the full run diverges.
 RETRIES = 3
+# Sources of a recipe whose learning rate only short runs have seen.
+SEARCHED = ("search", "random search")
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,39 @@ class Search:
     learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     weight_decay: float = 10**-4.5
     seed: int = 0
+    augmented: bool = False  # whether the validation images keep the training augmentation
+    source: ClassVar[str] = "search"
+
+    @property
+    def count(self) -> int:
+        """Candidates."""
+        return len(self.learning_rates)
+
+    def start(self, *_: str) -> _Grid:
+        """What names the candidates, the same for every data set, size and layer."""
+        return _Grid([(learning_rate, self.weight_decay) for learning_rate in self.learning_rates])
+
+    def notes(self) -> dict:
+        """What the record of a candidate says of the search."""
+        return {"hyperparameters": "candidate"}
+
+
+class _Grid:
+    """Candidates in the order of their list."""
+
+    def __init__(self, candidates: list[tuple[float, float]]) -> None:
+        self._left = iter(candidates)
+
+    def ask(self) -> tuple[float, float]:
+        return next(self._left)
+
+    def tell(self, score: float | None) -> None:
+        """A grid does not listen."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyperparameters, and where they come from: ``"paper"``, ``"search"`` or ``"given"``."""
+    """Hyperparameters, and where they come from: ``"paper"``, ``"search"``, ``"random search"`` or ``"given"``."""
 
     learning_rate: float
     weight_decay: float
@@ -66,7 +98,7 @@ def search(
     data: ImageData,
     spec: LayerSpec,
     size: str,
-    plan: Search,
+    plan: Search | RandomSearch,
     batch_size: int,
     root: Path,
     *,
@@ -82,19 +114,27 @@ def search(
     diverged, the smallest learning rate is taken, and its run will say so.
     """
     scores = []
-    for index, learning_rate in enumerate(plan.learning_rates):
+    search = plan.start(data.name, size, spec.label)
+    for index in range(plan.count):
+        learning_rate, weight_decay = search.ask()
         settings = Settings(
-            epochs=plan.epochs, learning_rate=learning_rate, batch_size=batch_size, weight_decay=plan.weight_decay,
+            epochs=plan.epochs, learning_rate=learning_rate, batch_size=batch_size, weight_decay=weight_decay,
             schedule=schedule, seed=plan.seed,
         )  # fmt: skip
-        config = configure(data, spec, size, settings, device, validation=VALIDATION)
+        config = configure(
+            data, spec, size, settings, device, validation=VALIDATION,
+            augmented=plan.augmented and data.augmentation != "none",
+        )  # fmt: skip
         record = execute(
             config, data, spec, root, device=device, checkpoint_seconds=checkpoint_seconds,
             on_progress=on_candidate(index, learning_rate) if on_candidate else None,
-            notes={"hyperparameters": "candidate"}, read_only=read_only,
+            notes=plan.notes(), read_only=read_only,
         )  # fmt: skip
-        scores.append((*_score(record), -learning_rate))
-    return Recipe(-max(scores)[-1], plan.weight_decay, "search")
+        score = _score(record)
+        search.tell(score[0] if record["status"] == "done" else None)
+        scores.append((*score, -learning_rate, weight_decay))
+    *_, rate, decay = max(scores)
+    return Recipe(-rate, decay, plan.source)
 
 
 def _score(record: dict) -> tuple[float, float]:

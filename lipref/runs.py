@@ -14,6 +14,7 @@ from lipref.errors import LiprefError
 from lipref.settings import Settings
 
 FORMAT = 1
+_OPTIONAL = ("code", "torch", "augmented")  # no part of a configuration that lacks them
 
 
 class NotDone(Exception):
@@ -40,7 +41,7 @@ class Config:
 
     def as_dict(self) -> dict:
         fields = asdict(self)
-        return {name: value for name, value in fields.items() if value is not None or name not in ("code", "torch")}
+        return {name: value for name, value in fields.items() if value is not None or name not in _OPTIONAL}
 
     @property
     def digest(self) -> str:
@@ -53,7 +54,8 @@ class RunConfig(Config):
     """Everything that decides a run's numbers, and therefore its folder.
 
     ``data_sha256`` is the fingerprint of the pictures after limiting; ``validation`` the share of the training images
-    that is held out and certified in place of the test set (0: the test set).
+    that is held out and certified in place of the test set (0: the test set). ``augmented`` is true where these images
+    keep the training augmentation, as in the authors' search; otherwise it is None, and no part of the digest.
     """
 
     dataset: str
@@ -62,6 +64,7 @@ class RunConfig(Config):
     test_images: int
     validation: float
     settings: Settings
+    augmented: bool | None = None
 
     @property
     def folder(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lipref import measurements, plans, published
+from lipref import budgets, measurements, plans
 from lipref.data import Shape
 from lipref.errors import LiprefError
 from lipref.layers import LayerSpec
@@ -135,9 +135,12 @@ def _contradiction(record: dict, asked: Asked, name: str) -> str:
         return "" if asked.batch_size in (0, settings["batch_size"]) else str(settings["batch_size"])
     if name == "device":
         return "" if config["device"] == asked.device.split(":")[0] else str(config["device"])
-    epochs, hours = plans.parse_budget(asked.budget)
+    epochs, hours = budgets.parse(asked.budget)
+    if budgets.is_measured(hours):
+        made_for = record.get("notes", {}).get("budget")
+        return "" if made_for == hours else f"{made_for or settings['epochs']}{'' if made_for else ' epochs'}"
     if hours is not None:
-        epochs = published.epochs(config["dataset"], config["size"], config["layer"], hours)
+        epochs = budgets.paper_epochs(config["dataset"], config["size"], config["layer"], hours)
     return "" if settings["epochs"] == epochs else f"{settings['epochs']} epochs"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from lipref import artifacts, cost, data, measurements, plans, report, selection, sweeps
+from lipref import artifacts, budgeting, cost, data, measurements, plans, report, selection, sweeps
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.paths import RESULTS, ROOT, RUNS
@@ -34,7 +34,7 @@ class Study:
     Args:
         dataset: one of ``lipref.data.DATASETS``.
         sizes, layers, seeds: names or numbers separated by commas; ``all`` layers are the registered ones.
-        budget: ``"20 epochs"``, or the paper's ``"2h"``, ``"10h"``, ``"24h"``.
+        budget: ``"20 epochs"``, the paper's ``"2h"``, ``"10h"``, ``"24h"``, or a time here, ``"5min measured"``.
         batch_size: 0 for the usual one, 64 on digits and 256 elsewhere.
         device: ``"cpu"`` or ``"cuda"``.
         records: a folder with ``records.json`` and ``costs.json`` as ``lipref reproduce`` writes it, or with the latter
@@ -199,6 +199,7 @@ class Study:
             dataset=self.dataset, sizes=self.sizes, layers=names, seeds=self.seeds, budget=self.budget,
             batch_size=self.batch_size, device=self.device, search_epochs=smoke["search_epochs"] if same else None,
         )  # fmt: skip
+        plan = budgeting.settle(plan, data.shape(self.dataset), say=self.say)
         make_folder(plan.out)
         records, failures = [], []
         # Plain text, seldom: a notebook keeps whatever is printed.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lipref import recipes
+from lipref import budgets, recipes
 from lipref.data import ImageData
 from lipref.errors import LiprefError
 from lipref.experiment import NotDone, configure, execute
@@ -45,15 +45,15 @@ def run_task(
     A run that diverges at a searched learning rate is repeated at a third of it, at most `recipes.RETRIES` times; the
     diverged ones are among the records. Their notes are this plan's, also where the run was first made for another one:
     ``hyperparameters`` (where the recipe comes from), ``recipe`` (before any retry), ``retry`` and ``budget`` (the
-    paper's hours, or None). The files keep those of their making.
+    paper's hours or a measured time, with the step time behind it, or None). The files keep those of their making.
     """
     size, layer = task
     spec, device = resolve(layer), torch.device(plan.device)
-    recipe = recipes.Recipe(plan.settings.learning_rate, plan.settings.weight_decay, "given") if plan.given else None
-    recipe = recipe or recipes.paper_recipe(data.name, size, spec.label)
+    recipe = plan.recipe_of(data.name, size, spec.label)
     shared = plan.settings_of(data.name, size, spec.label)
-    candidates = len(plan.search.learning_rates) if recipe is None else 0
-    total = candidates * plan.search.epochs + len(plan.seeds) * shared.epochs
+    search = plan.search_of(data.name, size, spec.label)
+    candidates = search.count if recipe is None else 0
+    total = candidates * search.epochs + len(plan.seeds) * shared.epochs
     done = 0
 
     def callback(what: str, epochs: int) -> Callable[[Progress], None]:
@@ -67,34 +67,44 @@ def run_task(
 
         def on_candidate(index: int, learning_rate: float) -> Callable[[Progress], None]:
             nonlocal done
-            done = index * plan.search.epochs
-            return callback(f"search lr {learning_rate:g}", plan.search.epochs)
+            done = index * search.epochs
+            return callback(f"search lr {learning_rate:.3g}", search.epochs)
 
         recipe = recipes.search(
-            data, spec, size, plan.search, plan.settings.batch_size, plan.out / "search", device=device,
+            data, spec, size, search, plan.settings.batch_size, plan.out / "search", device=device,
             schedule=plan.settings.schedule, checkpoint_seconds=plan.checkpoint_seconds, on_candidate=on_candidate,
             read_only=read_only,
         )  # fmt: skip
-        done = candidates * plan.search.epochs
+        done = candidates * search.epochs
     records = []
     start = {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    budget = {"budget": plan.budget, **_pace(plan, data.name, size, spec.label)}
     for seed in plan.seeds:
         tried = recipe
         for retry in range(recipes.RETRIES + 1):
             settings = replace(recipes.with_recipe(shared, tried), seed=seed)
-            notes = {"hyperparameters": tried.source, "retry": retry, "budget": plan.budget, "recipe": start}
+            notes = {"hyperparameters": tried.source, "retry": retry, **budget, "recipe": start}
             record = execute(
                 configure(data, spec, size, settings, device), data, spec, plan.out, device=device,
                 checkpoint_seconds=plan.checkpoint_seconds, on_progress=callback(f"seed {seed}", shared.epochs),
                 notes=notes, read_only=read_only,
             )  # fmt: skip
             records.append(record | {"notes": record["notes"] | notes})
-            if record["status"] == "done" or tried.source != "search":
+            if record["status"] == "done" or tried.source not in recipes.SEARCHED:
                 break
             tried = recipes.smaller(tried)  # the search's short runs could not see it
         done += shared.epochs
     listener(Step(task, "done", 1.0))
     return records
+
+
+def _pace(plan: Plan, dataset: str, size: str, label: str) -> dict:
+    """The step time behind a budget, and where it comes from; nothing where epochs were given."""
+    if plan.budget is None:
+        return {}
+    pace = plan.pace(size, label)
+    seconds = budgets.paper_step(dataset, size, label) if pace is None else pace.step_seconds
+    return {"step_seconds": seconds, "step_from": budgets.PAPER if pace is None else pace.origin}
 
 
 def run(plan: Plan, listener: Listener) -> Iterator[tuple[tuple[str, str], list[dict] | LiprefError]]:
@@ -124,9 +134,8 @@ def run(plan: Plan, listener: Listener) -> Iterator[tuple[tuple[str, str], list[
         return
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
-    threads = max(1, torch.get_num_threads() // plan.jobs)  # not fewer jobs: threads decide the last bits
     jobs = min(plan.jobs, len(missing))
-    pool = ProcessPoolExecutor(jobs, context, initializer=_enter, initargs=(messages, threads, os.getpid()))
+    pool = ProcessPoolExecutor(jobs, context, initializer=_enter, initargs=(messages, plan.threads, os.getpid()))
     try:
         waiting: dict[Future, tuple[str, str]] = {pool.submit(_work, plan, task): task for task in missing}
         while waiting:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lipref.budgets import TIMES
 from lipref.data import DATASETS
 from lipref.errors import LiprefError
 from lipref.nets import SIZES
@@ -20,13 +21,25 @@ Layers = Annotated[
 BatchSize = Annotated[int | None, typer.Option(help="Images per step; default 64 on digits, else 256.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate; else the paper's, else a small search.")]
 WeightDecay = Annotated[float | None, typer.Option(help="Weight decay; goes with --learning-rate.")]
-Schedule = Annotated[str, typer.Option(help=f"One of {', '.join(SCHEDULES)}.")]
+Schedule = Annotated[str | None, typer.Option(help=f"One of {', '.join(SCHEDULES)}; default the profile's.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Root = Annotated[Path | None, typer.Option("--data-root", help="Where data sets are kept; default data/datasets.")]
 LimitTrain = Annotated[int | None, typer.Option(help="Train on this many images, class-balanced.")]
 LimitTest = Annotated[int | None, typer.Option(help="Test on this many images, class-balanced.")]
 CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between two checkpoints.")]
 SearchEpochs = Annotated[int | None, typer.Option(help="Epochs per candidate of the learning-rate search.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+Budget = Annotated[
+    str | None, typer.Option(help=f"In place of epochs: {', '.join(TIMES)}; if measured any time, such as 5min.")
+]  # fmt: skip
+BudgetFrom = Annotated[
+    str, typer.Option(help="paper: its own table of epochs; measured: the step time on this machine.")
+]
+Seeds = Annotated[str, typer.Option(help="Comma-separated whole numbers.")]
+Search = Annotated[str | None, typer.Option(help="Where the paper has no learning rate: grid, or its random search.")]
+Validation = Annotated[
+    str, typer.Option(help="Validation images of a search: clean, or augmented as in the authors' code.")
+]  # fmt: skip
 Repeats = Annotated[int, typer.Option(help="Timed steps and batches per measurement.")]
 
 

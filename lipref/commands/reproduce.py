@@ -10,9 +10,9 @@ import typer
 
 from lipref import data, display, measurements, plans, report, runs, study
 from lipref.commands import options as o
+from lipref.commands import profiled
 from lipref.commands.running import SOUNDNESS, do_measurements, do_notebooks, do_runs, raise_failures
 from lipref.commands.soundness import do_soundness
-from lipref.errors import LiprefError
 from lipref.extras import require
 from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LAYERS, resolve
@@ -30,13 +30,14 @@ def reproduce(
     dataset: o.Dataset = None,
     sizes: o.Sizes = None,
     layers: o.Layers = "all",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    budget: Annotated[str | None, typer.Option(help="In place of epochs: the paper's 2h, 10h or 24h.")] = None,
-    seeds: Annotated[str, typer.Option(help="Comma-separated whole numbers.")] = "0",
+    epochs: o.Epochs = None,
+    budget: o.Budget = None,
+    budget_from: o.BudgetFrom = "paper",
+    seeds: o.Seeds = "0",
     batch_size: o.BatchSize = None,
     learning_rate: o.LearningRate = None,
     weight_decay: o.WeightDecay = None,
-    schedule: o.Schedule = "onecycle",
+    schedule: o.Schedule = None,
     limit_train: o.LimitTrain = None,
     limit_test: o.LimitTest = None,
     device: o.Device = "cpu",
@@ -44,37 +45,41 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="Folder of runs, tables, figures and the report; default "
                                                   "data/runs/NAME.")] = None,
     data_root: o.Root = None,
+    search: o.Search = None,
     search_epochs: o.SearchEpochs = None,
+    validation: o.Validation = "clean",
     checkpoint_seconds: o.CheckpointSeconds = 120.0,
     cost_sizes: Annotated[str | None, typer.Option(help="Sizes to measure time and memory of; default XS,S on "
                                                         "digits, else --sizes.")] = None,
     measure: Annotated[bool, typer.Option(help="Measure time and memory.")] = True,
     figures: Annotated[bool, typer.Option(help="Execute the notebooks; write figures, tables and report.html.")] = True,
 ) -> None:  # fmt: skip
-    """Train, certify and measure all layers, what is missing of it, and draw the comparison: report.html in --out."""
-    if profile not in plans.PROFILES:
-        raise LiprefError(f"unknown profile {profile!r}; known: {', '.join(plans.PROFILES)}")
+    """Train, certify and measure all layers, what is missing of it, and draw the comparison: report.html in --out.
+
+    The profile smoke takes minutes, paper is the protocol of the paper: GPU days (lipref plan tells before).
+    """
+    asked = profiled.asked(
+        profile, dataset=dataset, sizes=sizes, layers=layers, epochs=epochs, budget=budget, budget_from=budget_from,
+        seeds=seeds, batch_size=batch_size, schedule=schedule, search=search, search_epochs=search_epochs,
+        learning_rate=learning_rate, weight_decay=weight_decay, validation=validation, device=device, jobs=jobs,
+        out=out, data_root=data_root, limit_train=limit_train, limit_test=limit_test,
+        checkpoint_seconds=checkpoint_seconds,
+    )  # fmt: skip
     if figures:
         for package in ("papermill", "seaborn", "nbconvert", "yaml"):
             require(package)
-    defaults = plans.PROFILES[profile]
-    dataset = defaults["dataset"] if dataset is None else dataset
-    usual = dataset == defaults["dataset"]
-    plan = plans.make_plan(
-        dataset=dataset, sizes=plans.split_names(defaults["sizes"] if sizes is None else sizes, "--sizes"),
-        layers=plans.layer_names(layers), seeds=plans.whole_numbers(seeds, "--seeds"),
-        budget=o.budget_of(epochs, budget, defaults["budget"]), batch_size=batch_size, learning_rate=learning_rate,
-        weight_decay=weight_decay, schedule=schedule, device=device, jobs=jobs, out=out, data_root=data_root,
-        limit_train=limit_train, limit_test=limit_test,
-        search_epochs=defaults["search_epochs"] if search_epochs is None else search_epochs,
-        checkpoint_seconds=checkpoint_seconds,
-    )  # fmt: skip
+    plan = plans.make_plan(**asked)
+    shape, defaults = data.shape(plan.dataset, data_root), plans.PROFILES[profile]
+    profiled.say_left_out(plan)
     if cost_sizes is None:
-        cost_sizes = defaults["cost_sizes"] if usual and sizes is None else ",".join(plan.sizes)
+        usual = plan.dataset == defaults["dataset"] and sizes is None
+        cost_sizes = defaults["cost_sizes"] if usual else ",".join(plan.sizes)
     cost_plan = measurements.CostPlan(
         sizes=plans.check_sizes(plans.split_names(cost_sizes, "--cost-sizes")), layers=plan.layers,
-        shape=data.shape(dataset, data_root), batch_size=plan.settings.batch_size, out=plan.out, device=device,
+        shape=shape, batch_size=plan.settings.batch_size, out=plan.out, device=device,
+        without=frozenset((size, layer) for size, layer, _ in plan.left_out),
     )  # fmt: skip
+    plan = profiled.settled(plan, shape)
     records, failures = do_runs(plan)
     if not records:
         raise_failures(failures, len(plan.tasks()), "comparisons")
@@ -90,7 +95,7 @@ def reproduce(
             display.say(f"Time and memory: {', '.join(map(str, paths))}")
     if figures:
         failures += _soundness(plan, records, data_root)
-        failures += _draw(plan, cost_plan, budget=o.budget_of(epochs, budget, defaults["budget"]))
+        failures += _draw(plan, cost_plan, budget=asked["budget"])
     raise_failures(failures, len(plan.tasks()), "parts")
 
 

@@ -16,6 +16,7 @@ from lipref.layers import LAYERS
 from lipref.nets import SIZES
 from lipref.paths import RUNS
 from lipref.plans import USUAL_BATCH, make_plan
+from lipref.settings import SCHEDULES
 
 
 def train(
@@ -27,7 +28,7 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = USUAL_BATCH,
     learning_rate: o.LearningRate = None,
     weight_decay: o.WeightDecay = None,
-    schedule: o.Schedule = "onecycle",
+    schedule: Annotated[str, typer.Option(help=f"One of {', '.join(SCHEDULES)}.")] = "onecycle",
     device: o.Device = "cpu",
     out: Annotated[Path, typer.Option(help="Folder of runs; this run gets a folder of its own in it.")] = RUNS,
     data_root: o.Root = None,

@@ -9,7 +9,7 @@ from lipref.plots.accuracies import accuracy
 from lipref.plots.blank import blank, or_blank
 from lipref.plots.budgets import budget_dots, budget_lines
 from lipref.plots.certificates import certified_and_attacked, gaps, refuted
-from lipref.plots.costs import beside, inference_throughput, memory, parameters, training_time
+from lipref.plots.costs import beside, epochs, inference_throughput, memory, parameters, training_time
 from lipref.plots.curves import robustness_curve
 from lipref.plots.excluded import eco
 from lipref.plots.exponents import exponents
@@ -31,6 +31,7 @@ __all__ = [
     "certified_and_attacked",
     "display_name",
     "eco",
+    "epochs",
     "exponents",
     "gaps",
     "inference_throughput",

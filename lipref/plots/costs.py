@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEMORY = ("training memory", "inference memory")
+EPOCHS = ("epochs in 2 h", "epochs in 10 h", "epochs in 24 h")
 _DODGE = 0.28  # of the distance between two sizes
 _BARS = {"elinewidth": 0.8, "capsize": 2.0}
 
@@ -86,6 +87,19 @@ def parameters(table: pd.DataFrame) -> Figure:
     return _against_size(table, ("parameters",), "parameters")
 
 
+def epochs(table: pd.DataFrame) -> Figure:
+    """Table 8: epochs in 2, 10 and 24 hours against size, a line of panels each; drawn as `training_time`.
+
+    Args:
+        table: Tidy; measures `EPOCHS`, unit ``epochs``; other measures are left out.
+
+    Raises:
+        LiprefError: the table cannot be drawn.
+    """
+    rows = table[table.measure.isin(EPOCHS)]
+    return _against_size(rows, EPOCHS, "epochs", columns=rows.groupby(["source", "setting"]).ngroups)
+
+
 @context()
 def beside(table: pd.DataFrame, blanks: Mapping[tuple[str, str], str]) -> Figure:
     """Figure 8: a line of panels per measure, the paper's and ours side by side; drawn as `training_time`.
@@ -126,13 +140,13 @@ def beside(table: pd.DataFrame, blanks: Mapping[tuple[str, str], str]) -> Figure
 
 
 @context()
-def _against_size(table: pd.DataFrame, measures: tuple[str, ...], unit: str) -> Figure:
+def _against_size(table: pd.DataFrame, measures: tuple[str, ...], unit: str, columns: int | None = None) -> Figure:
     found = panels(table, measures, unit)
     refuse_not_positive(table)
     cells = [(measure, panel.of(measure)) for measure in measures for panel in found]
     cells = [(measure, panel) for measure, panel in cells if not panel.rows.empty]
     styles = layer_styles(label for panel in found for label in panel.rows.layer)
-    columns = len(cells) if len(cells) < 4 else 2 if len(cells) == 4 else 3
+    columns = columns or (len(cells) if len(cells) < 4 else 2 if len(cells) == 4 else 3)
     lines = math.ceil(len(cells) / columns)
     figure = new_figure(2.6 * lines)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
@@ -165,7 +179,8 @@ def _lines(axis: Axes, panel: Panel, styles: dict[str, LayerStyle], measure: str
                 axis.errorbar([sizes.index(size) + aside for size in places], list(points.value), yerr=interval(points),
                               label=display_name(label), zorder=2.5 if style.marker == "x" else 2,  # thin
                               **line_format(style), **_BARS)  # fmt: skip
-    axis.set_xticks(range(len(sizes)), [size.replace("_1x1", "\n1x1") for size in sizes])
+    small = {"fontsize": FONT - 3} if len(sizes) > 4 else {}  # "1x1" side by side
+    axis.set_xticks(range(len(sizes)), [size.replace("_1x1", "\n1x1") for size in sizes], **small)
     axis.set_xlim(-0.3, len(sizes) - 0.7)
     axis.set_xlabel("size of the network")
     human_axis(axis.yaxis, panel.rows, measure, unit)

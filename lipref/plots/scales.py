@@ -18,6 +18,7 @@ _UNITS = {
     "bytes": [(1000.0**k, name) for k, name in enumerate(("B", "kB", "MB", "GB", "TB"))],
     "images/s": [(1.0, "")],
     "parameters": [(1.0, ""), (1e3, "thousand"), (1e6, "million")],
+    "epochs": [(1.0, "")],
 }
 
 
