@@ -15,6 +15,7 @@ from lipref.commands.notebooks import batch, figures, report
 from lipref.commands.plan import plan
 from lipref.commands.reproduce import reproduce
 from lipref.commands.soundness import soundness
+from lipref.commands.timed import timed
 from lipref.commands.train import train
 from lipref.commands.verify import verify
 from lipref.errors import LiprefError
@@ -27,7 +28,7 @@ app = typer.Typer(
 )  # fmt: skip
 for command in (
     train, certify, audit, predict, attack, soundness, excluded, measure, count,
-    plan, reproduce, verify, figures, report, batch,
+    timed, plan, reproduce, verify, figures, report, batch,
 ):  # fmt: skip
     app.command()(command)
 

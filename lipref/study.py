@@ -6,14 +6,13 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from lipref import artifacts, budgeting, cost, data, measurements, plans, report, selection, sweeps
+from lipref import artifacts, budgeting, cost, curves, data, measurements, plans, report, selection, sweeps
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.paths import RESULTS, ROOT, RUNS
@@ -77,16 +76,17 @@ class Study:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """The table of runs (`lipref.runs.row`)."""
-        return _ordered(pd.DataFrame([row(record) for record in self._run_records]))
+        return _ordered(pd.DataFrame([row(record) for record in self.run_records]))
 
     @cached_property
-    def _run_records(self) -> list[dict]:
+    def run_records(self) -> list[dict]:
+        """The records of the runs themselves."""
         if self.records is not None:
             path = self.records / "records.json"
             return selection.runs(read(path), self._asked, path, self.say)
         kept, missing = [], []
         for label, name in self.labels.items():
-            found = self._committed_runs(label) if resolve(name).builtin else []
+            found = self.committed_runs(label) if resolve(name).builtin else []
             kept += found
             if not found:
                 missing.append(name)
@@ -98,20 +98,7 @@ class Study:
 
         A record without the fine curve gives the points of its table.
         """
-        lines = []
-        for record in self._run_records:
-            if record["status"] != "done":
-                continue
-            config, certificate = record["config"], record["certificate"]
-            place = {"layer": config["layer"], "size": config["size"], "seed": config["settings"]["seed"]}
-            if "curve" in certificate:
-                step, total = float(Fraction(certificate["curve"]["step"])), certificate["accuracy"]["total"]
-                points = [(step * k, count / total) for k, count in enumerate(certificate["curve"]["counts"])]
-            else:
-                points = [(0.0, certificate["accuracy"]["value"])]
-                points += [(float(Fraction(name)), share["value"]) for name, share in certificate["cra"].items()]
-            lines += [place | {"radius": radius, "share": share} for radius, share in points]
-        return _ordered(pd.DataFrame(lines))
+        return _ordered(curves.against_radius(self.run_records))
 
     @cached_property
     def costs(self) -> pd.DataFrame:
@@ -120,7 +107,12 @@ class Study:
             path = self.records / "costs.json"
             kept = selection.costs(read(path), self._asked, self._measured_shape(path), path, self.say)
             return _ordered(pd.DataFrame([cost.row(record) for record in kept]))
-        return _ordered(pd.DataFrame([cost.row(record) for record in self._committed_costs() or self._measure()]))
+        return _ordered(pd.DataFrame([cost.row(record) for record in self.cost_records]))
+
+    @cached_property
+    def cost_records(self) -> list[dict]:
+        """Measurements without ``records``: the committed ones, or else made here."""
+        return self._committed_costs() or self._measure()
 
     @cached_property
     def name(self) -> str:
@@ -167,7 +159,7 @@ class Study:
         """Write the files of a table or figure into ``out`` (`lipref.artifacts.save`)."""
         artifacts.save(self.out, name, table=table, people=people, notes=notes, figure=figure)
 
-    def _committed_runs(self, label: str) -> list[dict]:
+    def committed_runs(self, label: str) -> list[dict]:
         """The committed runs of ``label`` at all sizes and with all seeds, or none unless all are there."""
         wanted = {(size, seed) for size in self.sizes for seed in self.seeds}
         for folder in sorted(RESULTS.glob("*/records.json")):

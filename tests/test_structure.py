@@ -8,7 +8,7 @@ import lipref
 PACKAGE = Path(lipref.__file__).parent
 # From the bottom up; what stands together may not import each other, except within one package.
 FLOORS = [
-    {"errors", "paths"},
+    {"errors", "paths", "curves"},
     {"extras", "profiles"},
     {"linalg", "random_search"},
     {"activations", "layers"},
@@ -36,11 +36,16 @@ FLOORS = [
         "authors",
         "excluded_tables",
         "epoch_tables",
+        "tradeoffs",
+        "first_steps",
+        "memory_width",
+        "recommend",
     },
     {"sweeps", "measurements", "soundness", "budget_readable"},
     {"selection", "budgeting"},
     {"study", "display", "notebooks", "planning"},
-    {"claims", "budget_records", "present"},
+    {"claims", "budget_records", "present", "explore", "timed"},
+    {"widgets"},
     {"commands"},
     {"cli"},
 ]

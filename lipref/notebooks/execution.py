@@ -22,6 +22,8 @@ from lipref.notebooks.kernels import Kernels
 from lipref.notebooks.parameters import check, parameters_of, read_notebook
 from lipref.runs import make_folder
 
+# The view of a widget: the random name of what dies with the kernel.
+WIDGET = "application/vnd.jupyter.widget-view+json"
 # First bytes, and bytes that the end of a whole file holds.
 SIGNATURES = {".png": (b"\x89PNG\r\n\x1a\n", b"IEND"), ".pdf": (b"%PDF-", b"%%EOF")}
 
@@ -198,7 +200,7 @@ def damaged(staging: Path, outputs: Sequence[str]) -> str | None:
 
 
 def _clean(draft: Path, source: Path, used: dict[str, Any], staging: Path, reason: str | None = None) -> bytes:
-    """An executed notebook without what differs between two executions: times, places, random names."""
+    """An executed notebook without what differs between two executions: times, places, random names, widgets."""
     nbformat = require("nbformat")
     notebook = read_notebook(draft)
     own = {cell.get("id") for cell in json.loads(source.read_bytes())["cells"]}
@@ -207,6 +209,9 @@ def _clean(draft: Path, source: Path, used: dict[str, Any], staging: Path, reaso
             cell.id = f"cell-{number}"
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)  # what else the output has is shown in its place
+    notebook.metadata.pop("widgets", None)
     notebook.metadata.papermill = {"parameters": used}
     if reason is not None:
         notebook.metadata.papermill["failed"] = reason

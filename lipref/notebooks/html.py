@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.extras import require
+from lipref.notebooks.execution import WIDGET
 from lipref.notebooks.formulas import formula
 from lipref.notebooks.kernels import runs
 from lipref.notebooks.map import Item
@@ -22,7 +23,7 @@ from lipref.notebooks.parameters import read_notebook
 
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
 # A page that does not change has no use for them; the output's text or image is shown instead.
-LIVE = ("application/javascript", "application/vnd.jupyter.widget-view+json")
+LIVE = ("application/javascript", WIDGET)
 
 
 def write_report(

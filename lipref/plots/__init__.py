@@ -13,13 +13,16 @@ from lipref.plots.costs import beside, epochs, inference_throughput, memory, par
 from lipref.plots.curves import robustness_curve
 from lipref.plots.excluded import eco
 from lipref.plots.exponents import exponents
+from lipref.plots.first import first_network
 from lipref.plots.learning import learning_curves
 from lipref.plots.radars import radar
 from lipref.plots.radii import radii_dots
 from lipref.plots.rankings import ranking
 from lipref.plots.saving import save
 from lipref.plots.style import LayerStyle, display_name, layer_styles
+from lipref.plots.tradeoffs import tradeoff
 from lipref.plots.verdicts import verdicts
+from lipref.plots.widths import memory_width
 
 __all__ = [
     "LayerStyle",
@@ -33,11 +36,13 @@ __all__ = [
     "eco",
     "epochs",
     "exponents",
+    "first_network",
     "gaps",
     "inference_throughput",
     "layer_styles",
     "learning_curves",
     "memory",
+    "memory_width",
     "or_blank",
     "parameters",
     "radar",
@@ -46,6 +51,7 @@ __all__ = [
     "refuted",
     "robustness_curve",
     "save",
+    "tradeoff",
     "training_time",
     "verdicts",
 ]
