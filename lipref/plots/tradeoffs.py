@@ -74,8 +74,12 @@ def _scatter(axis: Axes, rows: pd.DataFrame, front: pd.DataFrame, axes: tuple[st
             axis.plot([scale * row[cost]], [row[benefit]], marker="o", markersize=13, markerfacecolor="none",
                       markeredgecolor=DARK, markeredgewidth=1.3, linestyle="none")  # fmt: skip
         if several:
-            axis.annotate(size, (scale * row[cost], row[benefit]), xytext=(3.5, 2.5), textcoords="offset points",
-                          fontsize=FONT - 2.5)  # fmt: skip
+            # Neighbours are of different layers: every second layer has its sizes on the other side.
+            side = 1 if list(styles).index(layer) % 2 == 0 else -1
+            away = (9, 3) if (layer, size) in best else (4, 2)
+            axis.annotate(size, (scale * row[cost], row[benefit]), xytext=(side * away[0], side * away[1]),
+                          ha="left" if side > 0 else "right", va="bottom" if side > 0 else "top",
+                          textcoords="offset points", fontsize=FONT - 2.5)  # fmt: skip
     axis.set(xscale="log", xlabel=f"{cost} ({unit})", ylabel=f"{benefit} (%)")
     axis.margins(0.1)
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))

@@ -38,4 +38,5 @@ def known_layer(method: str) -> str:
 
 
 def sizes_of(table: pd.DataFrame) -> pd.Series:
+    """The library's size of every row: ``XS``, or ``XS_1x1`` for 1x1 kernels."""
     return table["size"] + table.kernel_size.map({3: "", 1: "_1x1"})
