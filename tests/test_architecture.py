@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from lipref import architecture, comparison, nets, plots
+from lipref import comparison, nets, plots
 from lipref.comparison import AGREES, DIFFERS
 from lipref.errors import LiprefError
+from lipref.items import architecture
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ from fake_tables import runs_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipref import budget_readable, budget_records, budget_tables, comparison, published, readable
+from lipref import comparison, published, readable
 from lipref.comparison import AGREES, DIFFERS, NOT_COMPARABLE, NOT_RUN
 from lipref.errors import LiprefError
+from lipref.items import budget_readable, budget_records, budget_tables
 from lipref.notebooks import draw, read_map
 from lipref.paths import RESULTS
 

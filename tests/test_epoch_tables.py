@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from lipref import comparison, cost, epoch_tables
+from lipref import comparison, cost
+from lipref.items import epoch_tables
 from lipref.layers import LAYERS
 from lipref.nets import convnet, count_parameters
 from lipref.paths import PAPER, RESULTS

@@ -10,11 +10,12 @@ from jacobian import slope_at
 from torch import nn
 from typer.testing import CliRunner
 
-from lipref import cli, comparison, excluded, excluded_tables, plots
+from lipref import cli, comparison, excluded, plots
 from lipref.audit import audit, network_bound
 from lipref.certify import certify
 from lipref.data import Batches, load, pixels
 from lipref.errors import LiprefError
+from lipref.items import excluded_tables
 from lipref.layers.excluded import EXCLUDED, BnBConv2d, ECOConv2d, SandwichConv2d
 from lipref.nets import convnet
 from lipref.paths import RESULTS

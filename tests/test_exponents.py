@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipref import comparison, complexity, counting, exponents, plots, readable
+from lipref import comparison, complexity, counting, plots, readable
 from lipref.errors import LiprefError
-from lipref.exponents import AS_ROW, AT_BASE, NO_ROW, OTHER_GROWTH, OTHER_SIZE
+from lipref.items import exponents
+from lipref.items.exponents import AS_ROW, AT_BASE, NO_ROW, OTHER_GROWTH, OTHER_SIZE
 from lipref.layers import LAYERS, resolve
 
 COUNTS = counting.read_counts()

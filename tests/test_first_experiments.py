@@ -10,14 +10,15 @@ from fake_tables import costs_table, diverged, runs_table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipref import curves, first_steps, measurements, memory_width, plots, sweeps, tables, timed
+from lipref import curves, measurements, plots, sweeps, tables
 from lipref.budgets import epochs_in
 from lipref.errors import LiprefError
+from lipref.items import first_steps, memory_width, timed
+from lipref.items.timed import Timed
 from lipref.nets import BASE_WIDTH
 from lipref.paths import RESULTS
 from lipref.plots import display_name
 from lipref.study import Study
-from lipref.timed import Timed
 
 FOUR = tuple(BASE_WIDTH)
 RECORDS = json.loads((RESULTS / "digits-xs" / "records.json").read_text())

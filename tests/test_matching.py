@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from fake_tables import costs_table, runs_table
 
-from lipref import authors, comparison, matching, plots, present, published, tables, tiny_imagenet
+from lipref import comparison, plots, published, tables
 from lipref.comparison import VARIANTS
 from lipref.errors import LiprefError
+from lipref.items import authors, matching, present, tiny_imagenet
 from lipref.paths import RESULTS
 
 RUNS = json.loads((RESULTS / "digits-xs" / "records.json").read_text())

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lipref import budget_records, budget_tables, plots, published
+from lipref import plots, published
 from lipref.errors import LiprefError
+from lipref.items import budget_records, budget_tables
 
 NONE = pd.DataFrame(columns=["size", "budget"])
 SETS = [("CIFAR-10", 3), ("CIFAR-10", 1), ("CIFAR-100", 3), ("TinyImageNet", 3)]

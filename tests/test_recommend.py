@@ -9,9 +9,10 @@ from fake_tables import costs_table, diverged, runs_table
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lipref import plots, recommend, tradeoffs
+from lipref import plots
 from lipref.errors import LiprefError
-from lipref.recommend import BENEFITS
+from lipref.explorer import recommend, tradeoffs
+from lipref.explorer.recommend import BENEFITS
 from lipref.tables import COLUMNS, RADAR_MEASURES
 
 LAYERS = ("aol", "bcop", "cpl", "soc")

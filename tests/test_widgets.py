@@ -6,9 +6,9 @@ import nbformat
 import pytest
 from test_html import make, shown
 
-from lipref import widgets
 from lipref.errors import LiprefError
-from lipref.explore import Explorer
+from lipref.explorer import widgets
+from lipref.explorer.explore import Explorer
 from lipref.notebooks import execute, read_map, write_report
 from lipref.notebooks.execution import WIDGET
 from lipref.paths import RESULTS

@@ -9,8 +9,8 @@ import typer
 
 from lipref import display
 from lipref.commands import options as o
+from lipref.items.timed import Timed, people, sentence
 from lipref.runs import make_folder
-from lipref.timed import Timed, people, sentence
 
 
 def timed(

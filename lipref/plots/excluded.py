@@ -22,7 +22,7 @@ def eco(table: pd.DataFrame) -> Figure:
     """Figure 6: variance of the features, product of the norms, and the norm of one layer against the image's side.
 
     Args:
-        table: `lipref.excluded_tables.eco`.
+        table: `lipref.items.excluded_tables.eco`.
 
     Raises:
         LiprefError: a missing column, a measure without rows, or a value that is not above 0.

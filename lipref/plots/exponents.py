@@ -29,7 +29,7 @@ def exponents(table: pd.DataFrame) -> Figure:
     counted as a whole, and so has no place in these panels, is named under the picture.
 
     Args:
-        table: Tidy, with `COLUMNS`, see `lipref.exponents.table`.
+        table: Tidy, with `COLUMNS`, see `lipref.items.exponents.table`.
 
     Raises:
         LiprefError: a column is missing, or two values for one place.

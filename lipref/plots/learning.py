@@ -36,7 +36,7 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     A run ends where its loss became NaN: there it has a cross, and the legend names it.
 
     Args:
-        table: `lipref.authors.curves`.
+        table: `lipref.items.authors.curves`.
 
     Raises:
         LiprefError: a column is missing, or there is nothing to draw.

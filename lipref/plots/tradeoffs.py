@@ -38,8 +38,8 @@ def tradeoff(
     """Left: a cost against a benefit, the Pareto front as a line, the best ringed. Right: the best scores as bars.
 
     Args:
-        values: `lipref.recommend.values`.
-        front: `lipref.recommend.front` of the two measures.
+        values: `lipref.explorer.recommend.values`.
+        front: `lipref.explorer.recommend.front` of the two measures.
         axes: The cost (logarithmic, to the right) and the benefit (in percent, upwards); None draws the bars alone.
         ranking: ``layer, size, score``, best first.
         best: Layers and sizes that are ringed.

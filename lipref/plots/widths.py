@@ -26,8 +26,8 @@ def memory_width(table: pd.DataFrame, fits: Mapping[tuple[str, str, str], Any], 
     Lines go on to where the memory is full: beyond the shaded range of measured widths they are extrapolated.
 
     Args:
-        table: `lipref.memory_width.table`.
-        fits: `lipref.memory_width.fits`.
+        table: `lipref.items.memory_width.table`.
+        fits: `lipref.items.memory_width.fits`.
         memory_gb: The memory, in GB of 10⁹ bytes: a horizontal line.
 
     Raises:

@@ -1,13 +1,13 @@
-"""The tables of `lipref.budget_tables` as people read them, text: a column per budget, size or radius."""
+"""The tables of `lipref.items.budget_tables` as people read them, text: a column per budget, size or radius."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from lipref import report
-from lipref.budget_tables import PRINTED, RADII, RATES, SEARCH, SHARES
 from lipref.comparison import AGREES, DIFFERS
 from lipref.errors import LiprefError
+from lipref.items.budget_tables import PRINTED, RADII, RATES, SEARCH, SHARES
 from lipref.plots import display_name
 from lipref.plots.budgets import hours
 
@@ -95,7 +95,7 @@ def best(table: pd.DataFrame) -> str:
 
 
 def differences(found: pd.DataFrame, reason: str = "") -> pd.DataFrame:
-    """What of `lipref.budget_tables.differences` was compared, in points; or why nothing was."""
+    """What of `lipref.items.budget_tables.differences` was compared, in points; or why nothing was."""
     found = found[found.verdict.isin([AGREES, DIFFERS])]
     if found.empty:
         return pd.DataFrame({"difference": [f"not compared: {reason or 'nothing of ours has been run'}"]})

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lipref import artifacts, plans, plots, recommend, tradeoffs
+from lipref import artifacts, plans, plots
+from lipref.explorer import recommend, tradeoffs
 from lipref.layers import resolve
 from lipref.study import Study
 
@@ -17,7 +18,7 @@ class Explorer:
     """A choice of networks and weights, and what follows from it. Nothing is trained or measured.
 
     Args:
-        dataset: One of `lipref.tradeoffs.choices`; with ``records`` the name of its data set, or as it is.
+        dataset: One of `lipref.explorer.tradeoffs.choices`; with ``records`` the name of its data set, or as it is.
         sizes, layers: Names separated by commas; ``all`` layers. What has no value is left out.
         budget: Of the paper's values: ``"2h"``, ``"10h"``, ``"24h"``.
         weights: How much each measure counts, ``"robust accuracy=2,training time=1"``.
@@ -41,7 +42,7 @@ class Explorer:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The six measures as a tidy table (`lipref.tradeoffs`)."""
+        """The six measures as a tidy table (`lipref.explorer.tradeoffs`)."""
         if not self.records and self.dataset.endswith(tradeoffs.SUFFIX):
             found = tradeoffs.of_paper(self.dataset, self.budget)
         else:

@@ -1,7 +1,7 @@
 """Tables 2, 4 and 9 to 12 and Figure 7: accuracy and CRA by data set and time budget, as tidy tables.
 
 The columns are `lipref.tables.COLUMNS`. Ours and theirs share a ``setting`` where they can be compared: data set and
-budget. ``runs`` is always the table of runs with their ``budget`` that `lipref.budget_records.load` gives.
+budget. ``runs`` is always the table of runs with their ``budget`` that `lipref.items.budget_records.load` gives.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from lipref import data, paths, published, report, runs
-from lipref.budget_tables import BATCH, TEST_IMAGES, epochs_of
 from lipref.errors import LiprefError
+from lipref.items.budget_tables import BATCH, TEST_IMAGES, epochs_of
 from lipref.layers import LAYERS
 from lipref.losses import OFFSET, TEMPERATURE
 from lipref.study import read

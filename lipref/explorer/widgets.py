@@ -1,18 +1,18 @@
-"""`lipref.explore` with controls in a notebook: what is chosen and what counts, the picture and the reason at once."""
+"""Controls for the trade-off: `lipref.explorer.explore.Explorer` in a live notebook."""
 
 from __future__ import annotations
 
 import html
 from typing import Any
 
-from lipref import tradeoffs
 from lipref.errors import LiprefError
-from lipref.explore import Explorer
+from lipref.explorer import tradeoffs
+from lipref.explorer.explore import Explorer
+from lipref.explorer.recommend import parse_weights
 from lipref.extras import require
 from lipref.layers import LAYERS
 from lipref.nets import BASE_WIDTH
 from lipref.published import BUDGETS
-from lipref.recommend import parse_weights
 from lipref.tables import RADAR_MEASURES
 
 OWN = "records of this notebook"

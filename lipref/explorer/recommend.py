@@ -67,7 +67,7 @@ def values(table: pd.DataFrame) -> pd.DataFrame:
     """A row per layer and size (the index), a column per measure with a value; the unconstrained layer left out.
 
     Args:
-        table: Tidy (`lipref.tables`), with measures of `lipref.tables.RADAR_MEASURES`; see `lipref.tradeoffs`.
+        table: Tidy (`lipref.tables`), with measures of `lipref.tables.RADAR_MEASURES`; see `lipref.explorer.tradeoffs`.
     """
     rows = table[(table.layer != "standard") & table.value.notna()]
     found = rows.pivot(index=["layer", "size"], columns="measure", values="value")
