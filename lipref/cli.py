@@ -20,6 +20,7 @@ from lipref.commands.train import train
 from lipref.commands.verify import verify
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
+from lipref.layers.registry import excluded as excluded_layers
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -37,7 +38,14 @@ for command in (
 def list_layers() -> None:
     """List the layers that every command knows by name."""
     for name, cls in LAYERS.items():
-        typer.echo(f"{name:10} {(cls.__doc__ or '').strip().splitlines()[0]}")
+        typer.echo(_described(name, cls))
+    typer.echo("excluded by the paper, and not part of 'all':")
+    for name, cls in excluded_layers().items():
+        typer.echo(_described(name, cls))
+
+
+def _described(name: str, cls: type) -> str:
+    return f"{name:10} {(cls.__doc__ or '').strip().splitlines()[0]}"
 
 
 def main() -> None:
