@@ -20,6 +20,11 @@ from lipref.paths import RESULTS, ROOT
 reproduce = importlib.import_module("lipref.commands.reproduce")  # its function has the same name
 
 ITEMS = {item.name: item for item in read_map()}
+# The items that show the runs and measurements of any data set and any layer.
+SHOWS_OWN = {
+    "quickstart", "table1_complexity", "table2_accuracy", "figure1_radar", "figure2_training_time",
+    "figure3_inference_throughput", "figure4_memory", "figure5_ranking", "figure9_accuracy_ranking", "certificates",
+}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -45,6 +50,8 @@ def test_ones_own_layer_is_in_every_figure_of_the_report(tmp_path):
     assert "report.html" in first.stdout
     for item in ITEMS.values():
         assert {name for name in item.outputs if (tmp_path / "figures" / name).is_file()} == set(item.outputs)
+        if item.name not in SHOWS_OWN:
+            continue
         name = "certificates_constants" if item.name == "certificates" else item.name
         table = pd.read_csv(tmp_path / "figures" / f"{name}.csv")
         assert {"aol", "MyConv"} <= set(table[table.source == "ours"].layer if "source" in table else table.layer)

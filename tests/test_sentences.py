@@ -53,7 +53,8 @@ def test_explained_variance(monkeypatch):
     table = pd.DataFrame(
         {"layer": ["aol", "aol", "soc", "soc"], "size": ["XS", "S"] * 2, "cra_36": [0.1, 0.2, 0.4, 0.5]}
     )
-    monkeypatch.setattr(published, "ranking", lambda *_: table)
+    for module in (published, published.rankings):
+        monkeypatch.setattr(module, "ranking", lambda *_: table)
     assert published.explained("any", "layer") == pytest.approx(0.09 / 0.1)
     assert published.explained("any", "size") == pytest.approx(0.01 / 0.1)
     assert "CIFAR-10: layer 90 %, size 10 %" in sentences.explained_variance()
