@@ -6,7 +6,8 @@ CONSTRAINTS ?= constraints.txt
 # One torch thread in each of a few processes is faster than several threads in one.
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 # Executes every notebook and compares the cells marked NBVAL_CHECK_OUTPUT with what is committed.
-NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout 120 -n auto --maxprocesses 4 --dist loadscope
+# One after the other: kernels that start at the same moment can take each other's ports.
+NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout 120
 ARGS ?=
 
 VENV := .venv

@@ -125,7 +125,7 @@ def broken(tmp_path, change):
 def compare(path, seconds="120"):
     """What ``make test`` does with the notebooks, on one of them; a dead kernel costs it the seconds of a cell."""
     makefile = (ROOT / "Makefile").read_text()
-    arguments = re.search(r"^NBVAL_ARGS \?= (.*?) -n auto", makefile, re.M)[1].replace("120", seconds).split()
+    arguments = re.search(r"^NBVAL_ARGS \?= (.*)$", makefile, re.M)[1].replace("120", seconds).split()
     return subprocess.run(
         [sys.executable, "-m", "pytest", *arguments, "-p", "no:cacheprovider", str(path)],
         cwd=ROOT, capture_output=True, text=True, check=False,
