@@ -226,3 +226,12 @@ def test_the_same_picture_is_the_same_bytes(tmp_path):
     assert first[0].startswith(b"\x89PNG")
     assert b"/CreationDate" not in first[1]
     assert b"/Type3" not in first[1]
+
+
+def test_a_picture_that_was_shown_is_saved_as_one_that_was_not(tmp_path):
+    """A notebook's kernel shows what it saves; `lipref figures` does not."""
+    table = pd.read_csv(ROOT / "figures" / "table1_complexity_counts.csv").fillna({"way": ""})
+    unseen = [path.read_bytes() for path in plots.save(plots.exponents(table), tmp_path / "unseen")]
+    picture = plots.exponents(table)
+    assert picture._repr_png_() == picture._repr_png_()
+    assert [path.read_bytes() for path in plots.save(picture, tmp_path / "seen")] == unseen

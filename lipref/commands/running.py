@@ -11,7 +11,7 @@ import typer
 
 from lipref import display, measurements, report, sweeps
 from lipref.errors import LiprefError
-from lipref.notebooks import Item, draw, execute_all, gather_committed, gather_data, take_over, write_report
+from lipref.notebooks import Item, draw_all, execute_all, gather_committed, gather_data, take_over, write_report
 from lipref.plans import Plan
 from lipref.runs import make_folder
 from lipref.study import read
@@ -73,19 +73,17 @@ def do_figures(
 
     Returns a line for each that failed.
     """
-    failures = []
     if not in_place:
+        failures = {}
         try:
             with display.Count(display.console(), "drawing") as shown:
-                for done, item in enumerate(items):
+                shown.update(0, len(items), "")
+                for done, (item, error) in enumerate(draw_all(items, out, given), 1):
                     shown.update(done, len(items), item.item)
-                    try:
-                        draw(item, out, given)
-                    except LiprefError as error:
-                        failures.append(str(error))
+                    failures |= {} if error is None else {item.name: str(error)}
         except KeyboardInterrupt:
             raise stopped() from None
-        return failures
+        return [failures[item.name] for item in items if item.name in failures]
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(item, Path(folder) / item.notebook.name, given or {}) for item in items]
         executed, failures = _execute(jobs, make_folder(out))

@@ -5,7 +5,7 @@ kernel, an interrupt) is an error here.
 """
 
 from lipref.notebooks.batch import Point, parse_grid, run_grid
-from lipref.notebooks.drawing import draw
+from lipref.notebooks.drawing import draw, draw_all
 from lipref.notebooks.execution import execute, take_over
 from lipref.notebooks.folder import gather_committed, gather_data
 from lipref.notebooks.html import write_report
@@ -18,6 +18,7 @@ __all__ = [
     "Point",
     "check",
     "draw",
+    "draw_all",
     "execute",
     "execute_all",
     "gather_committed",

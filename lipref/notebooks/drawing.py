@@ -1,12 +1,16 @@
-"""A notebook's files without a kernel: its cells as one script, in this process."""
+"""Notebooks' files without a kernel: a notebook's cells as one script."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
+import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from lipref.errors import LiprefError
@@ -15,6 +19,8 @@ from lipref.notebooks.kernels import one_line, runs
 from lipref.notebooks.map import Item
 from lipref.notebooks.parameters import check, read_notebook
 from lipref.runs import make_folder
+
+WORKERS = 4  # processes at the most
 
 
 def draw(item: Item, out: Path, given: Mapping[str, object] | None = None) -> tuple[Path, ...]:
@@ -52,3 +58,36 @@ def draw(item: Item, out: Path, given: Mapping[str, object] | None = None) -> tu
         return publish(staging, Path(out))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def draw_all(
+    items: Sequence[Item], out: Path, given: Mapping[str, object] | None = None, workers: int = WORKERS
+) -> Iterator[tuple[Item, LiprefError | None]]:
+    """`draw` every item, each with its error or None as it ends, in several processes where there are several items.
+
+    Each process imports torch and matplotlib once, which takes some seconds and 0.5 GB.
+    """
+    workers = min(workers, len(items), os.cpu_count() or 1)
+    if workers < 2:
+        for item in items:
+            yield item, _drawn(item, out, given)
+        return
+    # Not forked: torch's threads would not survive it.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = {pool.submit(_drawn, item, out, given): item for item in items}
+        try:
+            for job in as_completed(jobs):
+                yield jobs[job], job.result()
+        except BrokenProcessPool as error:
+            raise LiprefError("a process that drew was killed: free some memory and draw again") from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _drawn(item: Item, out: Path, given: Mapping[str, object] | None) -> LiprefError | None:
+    try:
+        draw(item, out, given)
+    except LiprefError as error:
+        return error
+    return None

@@ -1,17 +1,39 @@
 """The figure that the pictures are drawn on. Imports matplotlib: load it where a picture is made."""
 
 from io import BytesIO
+from typing import Any
 
 from matplotlib.figure import Figure
 
+LAYOUT_DPI = 200
+
 
 class Picture(Figure):
-    """A figure that notebooks show without pyplot's global state."""
+    """A figure that notebooks show without pyplot's global state, and that looks the same however often it is drawn."""
 
     def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", dpi=120)
+        return buffer.getvalue()
+
+    def savefig(self, *args: Any, **options: Any) -> None:
         from lipref.plots.style import context
 
-        buffer = BytesIO()
         with context():
-            self.savefig(buffer, format="png", dpi=120)
-        return buffer.getvalue()
+            self._settle()
+            super().savefig(*args, **options)
+
+    def _settle(self) -> None:
+        """Lay the figure out, once and for all.
+
+        The constrained layout starts each time from where it came to before: what has been shown would be saved with
+        other places than what has not.
+        """
+        if self.get_layout_engine() is None:
+            return
+        own = self.dpi
+        self.dpi = LAYOUT_DPI
+        for _ in range(2):  # the second time from sensible places
+            self.draw_without_rendering()
+        self.dpi = own
+        self.set_layout_engine("none")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lipref.checkpoint import replace_file
-from lipref.plots.style import context
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,8 +39,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     paths = []
     for suffix, options in _FORMATS.items():
         buffer = BytesIO()
-        with context():
-            figure.savefig(buffer, format=suffix, **options)
+        figure.savefig(buffer, format=suffix, **options)
         path = stem.with_name(f"{stem.name}.{suffix}")
         replace_file(path, buffer.getvalue())
         paths.append(path)
