@@ -93,17 +93,18 @@ def test_the_unconstrained_convolution_is_exact(size):
 def test_aol_counts_its_self_correlation():
     counts = count_layer(lambda: LAYERS["aol"](C, C, 3), batch=B, channels=C, side=S)[PARAMETER]
     assert counts.macs == 25 * 9 * C**3
-    wide = count_layer(lambda: LAYERS["aol"](128, 128, 3), batch=B, channels=128, side=S)[PARAMETER]
-    assert wide.macs == 45 * 128**3
+    (way,) = ways_of(resolve("aol"))
+    wide = count_layer(lambda: built(way, 128), batch=B, channels=128, side=S)[PARAMETER]
+    assert 13 * 128**3 <= wide.macs <= 18 * 128**3  # and what it takes to and from the points
     # The kernel, its self-correlation and the scaled kernel; and a scale per channel, seen three times.
     assert (9 + 25 + 9) * C**2 <= counts.stored <= (9 + 25 + 9) * C**2 + 4 * C
 
 
-def test_soc_stores_one_activation_per_term():
+def test_soc_stores_one_activation_whatever_its_terms():
     for terms in (1, 5, 8):
         counts = count_layer(lambda n=terms: LAYERS["soc"](C, C, 3, train_terms=n), batch=B, channels=C, side=S)
         assert counts[INPUT].macs == terms * B * S**2 * C**2 * 9
-        assert counts[INPUT].stored == terms * B * S**2 * C + terms  # and 1 / j for each
+        assert counts[INPUT].stored == B * S**2 * C
 
 
 @pytest.mark.parametrize("way", ON_THE_CPU)
@@ -163,7 +164,7 @@ def test_lots_products_grow_with_its_steps_and_its_eigenvalues_do_not():
     }  # fmt: skip
     assert macs["cpu", 5] == macs["cpu", 10]
     steps = macs["meta", 10] - macs["meta", 5]
-    assert steps == macs["meta", 15] - macs["meta", 10] == 5 * 3 * 4 * C**3 * (S + 2) * (S // 2 + 2)
+    assert steps == macs["meta", 15] - macs["meta", 10] == 5 * 3 * C**3 * (4 + 4 * ((S + 2) ** 2 - 4) // 2)
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)

@@ -4,8 +4,9 @@ Conventions. A multiply-accumulate (MAC) of real numbers is two operations; one 
 eight operations. Products and convolutions count as torch's own formulas do, taps on padded zeros included. A complex
 Fourier transform of n points is 5 n log2 n operations, one between real numbers and half a spectrum half of that. For
 n x n matrices: Cholesky n^3 / 3, a triangular solve n^2 per right-hand side, two of them after a Cholesky
-factorisation, eigenvalues of Hermitian matrices 4 n^3 / 3, with eigenvectors 9 n^3 (Golub and Van Loan, "Matrix
-Computations"), LU 2 n^3 / 3. Elementwise operations, sums, norms, copies and views count nothing.
+factorisation, the inverse after one 2 n^3 / 3, eigenvalues of Hermitian matrices 4 n^3 / 3, with eigenvectors 9 n^3
+(Golub and Van Loan, "Matrix Computations"), LU 2 n^3 / 3. Elementwise operations, sums, norms, copies and views count
+nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ LIGHT = frozenset(
     {
         "_conj", "_local_scalar_dense", "_linalg_check_errors", "_reshape_alias", "_to_copy", "_unsafe_view", "alias",
         "amax", "amin", "any", "all", "arange", "as_strided", "cat", "clone", "constant_pad_nd", "copy_", "detach",
-        "diagonal", "empty", "expand", "eye", "fill_", "flip", "full", "index", "lift_fresh", "linalg_vector_norm",
-        "max", "mean", "min", "new_empty", "new_zeros", "ones", "ones_like", "permute", "polar", "randn",
+        "diagonal", "empty", "expand", "eye", "fill_", "flip", "full", "index", "index_put_", "lift_fresh",
+        "linalg_vector_norm", "max", "mean", "min", "new_empty", "new_zeros", "nonzero", "ones", "ones_like", "permute", "polar", "randn",
         "resolve_conj", "scalar_tensor", "select", "slice", "split", "squeeze", "squeeze_", "stack", "sum", "t",
         "transpose", "unbind", "unsqueeze", "view", "view_as_complex", "view_as_real", "zeros", "zeros_like",
     }
@@ -56,6 +57,7 @@ def formulas() -> dict[Any, Formula]:
         aten.linalg_cholesky_ex: lambda a, *_, **__: _cubes(a) / 3,
         aten.linalg_solve_triangular: lambda a, b, *_, left=True, **__: a.shape[-1] * b.numel() * _factor(a),
         aten.cholesky_solve: lambda b, factor, *_, **__: 2 * factor.shape[-1] * b.numel() * _factor(b),
+        aten.cholesky_inverse: lambda factor, *_, **__: 2 * _cubes(factor) / 3,
         aten._linalg_eigh: _eigenvalues,
         aten.linalg_lu_factor_ex: lambda a, *_, **__: 2 * _cubes(a) / 3,
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from lipref.counting.layer import count_layer
@@ -65,7 +66,13 @@ class Way:
         return layer
 
 
+def _gaussian(point: Mapping[str, int]) -> dict[str, Any]:
+    return {"weight": nn.Parameter(torch.randn(point["c"], point["c"], point["k"], point["k"]))}
+
+
 WAYS = (
+    # Not the identity that training starts from, whose zeros are summed anew.
+    Way("aol", attributes=_gaussian),
     Way("bcop", "t steps", {"t": 20}, lambda point: {"iterations": point["t"]}),
     # The default; how many steps that takes depends on the weights: here, those it starts from.
     Way("bcop", "converged", {"t": 20}, varied=False),

@@ -5,8 +5,8 @@ from torch import Tensor, empty, nn
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
-from lipref.linalg.gram import input_gram
 from lipref.linalg.norms import UNIT_ROUNDOFF
+from lipref.linalg.self_correlation import absolute_gram
 
 
 @register("aol")
@@ -43,7 +43,7 @@ class AOLConv2d(KernelConv2d):
         nn.init.orthogonal_(self.weight)
 
     def effective_kernel(self) -> Tensor:
-        row_sums = input_gram(self.weight).abs().sum((1, 2, 3))
+        row_sums = absolute_gram(self.weight).sum(1)
         return self.weight * (row_sums + self.EPSILON).rsqrt()[:, None, None]
 
     def lipschitz_bound(self, size: tuple[int, int]) -> float:

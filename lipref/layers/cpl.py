@@ -57,24 +57,29 @@ class CPLConv2d(ResidualConv2d):
                 u, _ = self._power_iteration(u)
             self.u.copy_(u)
 
-    @torch.no_grad()
     def _power_iteration(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The next u, without gradient, and the estimate ``v^T K u`` with it, for ``v`` the normed image of the old u.
+
+        The estimate is the norm of ``K^T v``, also in its gradient with u and v constant: one product serves both.
+        """
         tiny = torch.finfo(u.dtype).tiny
-        v = conv2d_same(u, self.weight, None, "circular")
-        v = v / torch.linalg.vector_norm(v).clamp_min(tiny)
-        u = conv2d_same(v, adjoint_kernel(self.weight), None, "circular")
-        return u / torch.linalg.vector_norm(u).clamp_min(tiny), v
+        with torch.no_grad():
+            v = conv2d_same(u, self.weight, None, "circular")
+            v = v / torch.linalg.vector_norm(v).clamp_min(tiny)
+        image = conv2d_same(v, adjoint_kernel(self.weight), None, "circular")
+        sigma = torch.linalg.vector_norm(image)
+        return image.detach() / sigma.detach().clamp_min(tiny), sigma
 
     def _estimate(self, iterations: int) -> Tensor:
         """Power-iteration estimate of the norm of K, from below; moves u in training."""
+        if self.training and not self.track_power_vectors:
+            return torch.linalg.vector_norm(conv2d_same(self.u.clone(), self.weight, None, "circular"))
         u = self.u
         for _ in range(iterations):
-            new, v = self._power_iteration(u)
-            if self.track_power_vectors or not self.training:
-                u = new
-        if self.training and self.track_power_vectors:
+            u, sigma = self._power_iteration(u)
+        if self.training:
             self.u.copy_(u)
-        return (conv2d_same(u.clone(), self.weight, None, "circular") * v).sum()
+        return sigma
 
     def step(self, size: Size) -> Tensor:
         if self.training:

@@ -8,8 +8,8 @@ from lipref.layers.base import Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
-from lipref.linalg.gram import output_gram
 from lipref.linalg.norms import conv_norm_bound
+from lipref.linalg.self_correlation import absolute_gram
 
 
 @register("sll")
@@ -45,7 +45,7 @@ class SLLConv2d(ResidualConv2d):
 
     def step(self, size: Size) -> Tensor:
         q = self.r.abs() + self.EPSILON
-        row_sums = output_gram(self.weight).abs().sum((2, 3)) @ q / q
+        row_sums = absolute_gram(self.weight.transpose(0, 1)) @ q / q
         return 2 / (row_sums + self.EPSILON)
 
     def lipschitz_bound(self, size: Size) -> float:

@@ -13,8 +13,9 @@ from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.linalg.exponential import non_expanding_terms, truncated_exponential_bound
 from lipref.linalg.norms import conv_norm_bound
-from lipref.linalg.padding import adjoint_kernel, conv2d_same
+from lipref.linalg.padding import adjoint_kernel
 from lipref.linalg.rounding import SAFETY, RoundingBound, conv_rounding, spread_bias
+from lipref.linalg.skew_exponential import truncated_exponential
 
 
 @register("soc")
@@ -110,9 +111,7 @@ class SOCConv2d(LipschitzConv2d):
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         x = F.pad(x, (0, 0, 0, 0, 0, max(0, self.out_channels - self.in_channels)))
-        y = x
-        for reciprocal in operator["reciprocals"].flip(0):  # Horner: x + L (x + L (x + ...) / 2) / 1
-            y = torch.addcmul(x, reciprocal, conv2d_same(y, operator["weight"], None, self.padding_mode))
+        y = truncated_exponential(x, operator["weight"], operator["reciprocals"], self.padding_mode)
         y = y[:, : self.out_channels]
         return y if "bias" not in operator else y + operator["bias"][:, None, None]
 

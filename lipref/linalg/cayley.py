@@ -4,6 +4,35 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+SMALL = 16.0  # squared norm of a column of I + A: rounding times that does not show
+
+
+class _InverseOfShifted(torch.autograd.Function):
+    """``(I + A)^-1`` of skew-Hermitian A ``(..., m, m)``, ``(I - A^2)^-1 (I - A)``: one Cholesky factorisation.
+
+    ``I - A^2`` has the square of the condition of ``I + A``. In float64, and where A is not small, a Newton step takes
+    back what that has cost.
+    """
+
+    @staticmethod
+    def forward(ctx, skew: Tensor) -> Tensor:
+        eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+        square = eye - skew @ skew
+        core = torch.cholesky_inverse(torch.linalg.cholesky(square))
+        inverse = core - core @ skew
+        precise = skew.dtype in (torch.float64, torch.complex128)
+        # Asked on the CPU alone: elsewhere the answer would be waited for.
+        if precise or skew.device.type != "cpu" or not float(square.diagonal(dim1=-2, dim2=-1).real.amax()) < SMALL:
+            inverse = inverse + inverse @ (eye - (inverse + skew @ inverse))
+        ctx.save_for_backward(inverse)
+        return inverse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (inverse,) = ctx.saved_tensors
+        return -(inverse.mH @ grad @ inverse.mH)
+
 
 class _InverseOfPositive(torch.autograd.Function):
     """Inverse of matrices ``(..., m, m)`` whose Hermitian part is positive definite, without LU.
@@ -52,9 +81,8 @@ def cayley_transform(v: Tensor) -> Tensor:
         return cayley_transform(v.mT).mT
     upper, lower = v[..., :columns, :], v[..., columns:, :]
     eye = torch.eye(columns, dtype=v.dtype, device=v.device)
-    a = upper - upper.mH
-    if rows > columns:
-        a = a + lower.mH @ lower
-    inverse = _InverseOfPositive.apply(eye + a)
-    square = 2 * inverse - eye
-    return square if rows == columns else torch.cat((square, -2 * lower @ inverse), dim=-2)
+    skew = upper - upper.mH
+    if rows == columns:
+        return 2 * _InverseOfShifted.apply(skew) - eye
+    inverse = _InverseOfPositive.apply(eye + skew + lower.mH @ lower)
+    return torch.cat((2 * inverse - eye, -2 * lower @ inverse), dim=-2)

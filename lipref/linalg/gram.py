@@ -1,4 +1,4 @@
-"""The self-correlation of a kernel, and the row sums that bound its norm."""
+"""The self-correlation of a kernel."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ def input_gram(weight: Tensor) -> Tensor:
         return _products(weight)
     transposed = weight.transpose(0, 1)
     return F.conv2d(transposed, transposed, padding=weight.shape[-1] - 1).transpose(0, 1)
-
-
-def output_gram(weight: Tensor) -> Tensor:
-    """``G[o, o', delta] = sum_i sum_p weight[o, i, p] weight[o', i, p + delta]``: ``(O, O, 2k-1, 2k-1)``."""
-    return input_gram(weight.transpose(0, 1))
 
 
 def _products(weight: Tensor) -> Tensor:

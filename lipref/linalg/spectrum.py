@@ -5,7 +5,11 @@ multiplied with. It is evaluated as a trigonometric sum over the taps, by two sm
 exact for every image size: odd ones, and ones smaller than the kernel, where taps wrap around.
 """
 
+from __future__ import annotations
+
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -35,6 +39,49 @@ def kernel_symbol(weight: Tensor, size: tuple[int, int]) -> Tensor:
     rows, columns = rows.to(weight.device, complex_dtype), columns.to(weight.device, complex_dtype)
     partial = torch.tensordot(weight.to(complex_dtype), columns, dims=([3], [1]))  # (O, I, k, W')
     return torch.einsum("oidw,hd->hwoi", partial, rows)
+
+
+def map_symbol(symbol: Tensor, width: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """``function`` of every matrix of a half spectrum ``(H, W//2 + 1, O, I)`` of images ``width`` wide.
+
+    From matrices ``(n, O, I)`` it makes others, and respects conjugation. It gets those that are real, where both
+    frequencies are their own conjugates, as real numbers, and one of two that are conjugates of each other, as in the
+    columns of frequency 0 and W/2.
+    """
+    alone, pairs, order = (
+        torch.tensor(places, dtype=torch.int64, device=symbol.device) for places in _independent(symbol.shape[0], width)
+    )
+    flat = symbol.flatten(0, 1)
+    real = function(flat[alone].real).to(symbol.dtype)
+    if not len(pairs):
+        return real[order].unflatten(0, symbol.shape[:2])
+    other = function(flat[pairs])
+    return torch.cat((real, other, other.conj()))[order].unflatten(0, symbol.shape[:2])
+
+
+@functools.cache
+def _independent(height: int, width: int) -> tuple[list[int], list[int], list[int]]:
+    """Flat places in the half spectrum of the real matrices and of half of the others, and where each is then found.
+
+    The last numbers the real ones, then the others, then the others' conjugates.
+    """
+    half = width // 2 + 1
+    alone, pairs = [], []
+    for row in range(height):
+        for column in range(half):
+            own = 2 * column % width == 0  # the column holds conjugate pairs
+            if own and 2 * row % height == 0:
+                alone.append(row * half + column)
+            elif not own or 2 * row < height:
+                pairs.append(row * half + column)
+    where = {place: number for number, place in enumerate(alone + pairs)}
+    order = []
+    for row in range(height):
+        for column in range(half):
+            place = row * half + column
+            mirrored = (height - row) % height * half + column
+            order.append(where[place] if place in where else where[mirrored] + len(pairs))
+    return alone, pairs, order
 
 
 def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:

@@ -1,0 +1,72 @@
+"""The truncated exponential of a convolution, with a backward pass that keeps one tensor in place of one per term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same
+
+
+class _TruncatedExponential(torch.autograd.Function):
+    """Horner: from ``y_T = x`` by ``y_{j-1} = x + L y_j / j`` to ``y_0``; saves x and the kernel."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, reciprocals: Tensor, padding_mode: str) -> Tensor:
+        ctx.padding_mode = padding_mode
+        # x is for the gradient of the kernel alone.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, reciprocals)
+        *_, y = _partial_sums(x, weight, reciprocals, padding_mode)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight, steps = ctx.saved_tensors
+        wants_x, wants_weight = ctx.needs_input_grad[:2]
+        mode = ctx.padding_mode
+        sums: list[Tensor] = []
+        if wants_weight:
+            sums = [y for y, _ in zip(_partial_sums(x, weight, steps, mode), steps, strict=False)]
+        adjoint = adjoint_kernel(weight)
+        total, kernel = grad.clone(), torch.zeros_like(weight) if wants_weight else None
+        for place, step in enumerate(steps):
+            if wants_weight:
+                kernel.addcmul_(_kernel_gradient(sums.pop(), grad, weight, mode), step)
+            if wants_x or place + 1 < len(steps):
+                grad = conv2d_same(grad, adjoint, None, mode).mul_(step)
+                total += grad
+        return total if wants_x else None, kernel, None, None
+
+
+def truncated_exponential(x: Tensor, weight: Tensor, reciprocals: Tensor, padding_mode: str) -> Tensor:
+    """``sum_{j <= T} L^j x / j!`` for the convolution L with ``weight`` ``(C, C, k, k)``, ``x`` ``(N, C, H, W)``.
+
+    Differentiable once. The backward pass computes the partial sums anew: T - 1 more convolutions, for T - 1 fewer
+    tensors of the size of x.
+
+    Args:
+        reciprocals: 1, 1/2, ..., 1/T, without gradient.
+        padding_mode: of `conv2d_same`.
+    """
+    return _TruncatedExponential.apply(x, weight, reciprocals, padding_mode)
+
+
+def _partial_sums(x: Tensor, weight: Tensor, reciprocals: Tensor, padding_mode: str) -> Iterator[Tensor]:
+    """``y_T`` to ``y_0``."""
+    y = x
+    yield y
+    for reciprocal in reciprocals.flip(0):
+        y = torch.addcmul(x, reciprocal, conv2d_same(y, weight, None, padding_mode))
+        yield y
+
+
+def _kernel_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
+    """Of `conv2d_same` by its kernel."""
+    pad = weight.shape[-1] // 2
+    if padding_mode == "circular":
+        x, pad = circular_pad(x, pad), 0
+    return torch.nn.grad.conv2d_weight(x, weight.shape, grad, padding=pad)
