@@ -245,8 +245,13 @@ def test_an_interrupt_stops_the_kernels_and_leaves_nothing(tmp_path):
         if done == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        notebooks.execute(source, tmp_path / "done.ipynb", {}, on_cell=interrupt)
+    # A shell that starts the tests in the background has interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            notebooks.execute(source, tmp_path / "done.ipynb", {}, on_cell=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert gone(int((tmp_path / "pid").read_text()))
     assert left(tmp_path) == ["n.ipynb", "pid"]
 

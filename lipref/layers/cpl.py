@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
 from lipref.layers.base import Size
@@ -10,7 +11,7 @@ from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
 from lipref.linalg.norms import conv_norm_bound
-from lipref.linalg.padding import adjoint_kernel, conv2d_same
+from lipref.linalg.padding import circular_pad, conv2d_same
 
 
 @register("cpl")
@@ -66,7 +67,9 @@ class CPLConv2d(ResidualConv2d):
         with torch.no_grad():
             v = conv2d_same(u, self.weight, None, "circular")
             v = v / torch.linalg.vector_norm(v).clamp_min(tiny)
-        image = conv2d_same(v, adjoint_kernel(self.weight), None, "circular")
+        # The adjoint; not by `adjoint_kernel`, because autograd would keep that copy of the kernel.
+        k = self.kernel_size
+        image = F.conv_transpose2d(circular_pad(v, k // 2), self.weight, padding=k - 1)
         sigma = torch.linalg.vector_norm(image)
         return image.detach() / sigma.detach().clamp_min(tiny), sigma
 
