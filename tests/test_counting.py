@@ -100,11 +100,13 @@ def test_aol_counts_its_self_correlation():
     assert (9 + 25 + 9) * C**2 <= counts.stored <= (9 + 25 + 9) * C**2 + 4 * C
 
 
-def test_soc_stores_one_activation_whatever_its_terms():
+@pytest.mark.parametrize("recompute", [False, True])
+def test_soc_stores_one_activation_per_term_or_one_in_all(recompute):
     for terms in (1, 5, 8):
-        counts = count_layer(lambda n=terms: LAYERS["soc"](C, C, 3, train_terms=n), batch=B, channels=C, side=S)
+        options = {"train_terms": terms, "recompute": recompute}
+        counts = count_layer(lambda given=options: LAYERS["soc"](C, C, 3, **given), batch=B, channels=C, side=S)
         assert counts[INPUT].macs == terms * B * S**2 * C**2 * 9
-        assert counts[INPUT].stored == B * S**2 * C
+        assert counts[INPUT].stored == (1 if recompute else terms) * B * S**2 * C
 
 
 @pytest.mark.parametrize("way", ON_THE_CPU)

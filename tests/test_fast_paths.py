@@ -86,7 +86,8 @@ def test_a_nan_in_the_kernel_is_a_nan_in_the_gram():
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 @pytest.mark.parametrize("size", [(5, 6), (1, 1), (2, 3)])
 @pytest.mark.parametrize("terms", [1, 2, 5])
-def test_the_exponential_and_its_gradient_are_horners(mode, size, terms):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_exponential_and_its_gradient_are_horners(mode, size, terms, recompute):
     torch.manual_seed(0)
     weight = torch.randn(3, 3, 3, 3, dtype=F64)
     weight = (0.2 * (weight - adjoint_kernel(weight))).requires_grad_()
@@ -126,7 +127,7 @@ def test_the_exponential_keeps_one_tensor():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = truncated_exponential(x, weight, 1 / torch.arange(1.0, 6.0), "zeros")
+        y = truncated_exponential(x, weight, 1 / torch.arange(1.0, 6.0), "zeros", recompute=True)
     assert y.requires_grad
     assert sum(kept.values()) == x.numel() + weight.numel() + 5
 
