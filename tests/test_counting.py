@@ -106,7 +106,9 @@ def test_soc_stores_one_activation_per_term_or_one_in_all(recompute):
         options = {"train_terms": terms, "recompute": recompute}
         counts = count_layer(lambda given=options: LAYERS["soc"](C, C, 3, **given), batch=B, channels=C, side=S)
         assert counts[INPUT].macs == terms * B * S**2 * C**2 * 9
-        assert counts[INPUT].stored == (1 if recompute else terms) * B * S**2 * C
+        assert counts[INPUT].stored == (
+            B * S**2 * C if recompute else terms * B * S**2 * C + terms
+        )  # and 1 / j for each
 
 
 @pytest.mark.parametrize("way", ON_THE_CPU)

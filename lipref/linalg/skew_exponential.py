@@ -12,27 +12,25 @@ from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same
 
 
 class _TruncatedExponential(torch.autograd.Function):
-    """Horner: from ``y_T = x`` by ``y_{j-1} = x + L y_j / j`` to ``y_0``; saves the kernel, and x or all but y_0."""
+    """Horner: from ``y_T = x`` by ``y_{j-1} = x + L y_j / j`` to ``y_0``; saves x and the kernel."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, reciprocals: Tensor, padding_mode: str, recompute: bool) -> Tensor:
-        ctx.padding_mode, ctx.recompute = padding_mode, recompute
-        kept = []
-        for y in _partial_sums(x, weight, reciprocals, padding_mode):
-            # They are for the gradient of the kernel alone.
-            if ctx.needs_input_grad[1] and len(kept) < (1 if recompute else len(reciprocals)):
-                kept.append(y)
-        ctx.save_for_backward(weight, reciprocals, *kept)
+    def forward(ctx, x: Tensor, weight: Tensor, reciprocals: Tensor, padding_mode: str) -> Tensor:
+        ctx.padding_mode = padding_mode
+        # x is for the gradient of the kernel alone.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, reciprocals)
+        *_, y = _partial_sums(x, weight, reciprocals, padding_mode)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        weight, steps, *sums = ctx.saved_tensors
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight, steps = ctx.saved_tensors
         wants_x, wants_weight = ctx.needs_input_grad[:2]
         mode = ctx.padding_mode
-        if wants_weight and ctx.recompute:
-            sums = [y for y, _ in zip(_partial_sums(sums[0], weight, steps, mode), steps, strict=False)]
+        sums: list[Tensor] = []
+        if wants_weight:
+            sums = [y for y, _ in zip(_partial_sums(x, weight, steps, mode), steps, strict=False)]
         adjoint = adjoint_kernel(weight)
         total, kernel = grad.clone(), torch.zeros_like(weight) if wants_weight else None
         for place, step in enumerate(steps):
@@ -41,7 +39,7 @@ class _TruncatedExponential(torch.autograd.Function):
             if wants_x or place + 1 < len(steps):
                 grad = conv2d_same(grad, adjoint, None, mode).mul_(step)
                 total += grad
-        return total if wants_x else None, kernel, None, None, None
+        return total if wants_x else None, kernel, None, None
 
 
 def truncated_exponential(
@@ -49,15 +47,16 @@ def truncated_exponential(
 ) -> Tensor:
     """``sum_{j <= T} L^j x / j!`` for the convolution L with ``weight`` ``(C, C, k, k)``, ``x`` ``(N, C, H, W)``.
 
-    Differentiable once.
-
     Args:
         reciprocals: 1, 1/2, ..., 1/T, without gradient.
         padding_mode: of `conv2d_same`.
         recompute: the backward pass computes the partial sums anew: T - 1 more convolutions, for T - 1 fewer tensors of
-            the size of x that are kept.
+            the size of x that are kept. Differentiable once.
     """
-    return _TruncatedExponential.apply(x, weight, reciprocals, padding_mode, recompute)
+    if recompute:
+        return _TruncatedExponential.apply(x, weight, reciprocals, padding_mode)
+    *_, y = _partial_sums(x, weight, reciprocals, padding_mode)
+    return y
 
 
 def _partial_sums(x: Tensor, weight: Tensor, reciprocals: Tensor, padding_mode: str) -> Iterator[Tensor]:
