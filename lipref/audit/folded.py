@@ -5,8 +5,6 @@ Its numbers may have been rounded to float32 or changed since, so nothing is tak
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -18,7 +16,7 @@ from lipref.layers.excluded import ECOConv2d, SandwichConv2d
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.residual import ResidualConv2d
-from lipref.linalg.exponential import truncated_exponential_bound
+from lipref.linalg.exponential import from_ratios, polynomial_bound
 from lipref.linalg.norms import UNIT_ROUNDOFF, conv_norm_bound, norm_bound
 from lipref.linalg.padding import adjoint_kernel
 
@@ -50,7 +48,7 @@ def folded_bound(module: Folded, shape: Shape) -> float:
         return conv_norm_bound(operator["weight"], size, bare.padding_mode)
     if isinstance(bare, ResidualConv2d):
         return _residual(operator["weight"], operator["adjoint"], size, bare.padding_mode)
-    return _exponential(operator["weight"], operator["reciprocals"], size, bare.padding_mode)
+    return _polynomial(operator, size, bare.padding_mode)
 
 
 def _residual(weight: Tensor, adjoint: Tensor, size: Size, mode: str) -> float:
@@ -70,12 +68,11 @@ def _kernel_rounding(kernel: Tensor) -> float:
     return 8 * UNIT_ROUNDOFF * float(kernel.square().sum((0, 1)).sqrt().sum())
 
 
-def _exponential(weight: Tensor, reciprocals: Tensor, size: Size, mode: str) -> float:
-    """``sum_j c_j L^j`` with L skew, ``c_j = r_1 ... r_j``: the cut exponential and ``sum |c_j - 1/j!| ||L||^j``."""
+def _polynomial(operator: dict[str, Tensor], size: Size, mode: str) -> float:
+    """``sum_j c_j L^j`` with L skew, ``c_j = c_0 r_1 ... r_j``: the largest modulus on the spectrum."""
+    weight = operator["weight"]
     if not torch.equal(weight, -adjoint_kernel(weight)):
         raise Refused("its kernel is not skew-symmetric")
-    radius = conv_norm_bound(weight, size, mode)
-    deviation = 64 * UNIT_ROUNDOFF * math.exp(radius)
-    for j, coefficient in enumerate(reciprocals.cumprod(0).tolist(), start=1):
-        deviation += abs(coefficient - 1 / math.factorial(j)) * radius**j
-    return (truncated_exponential_bound(len(reciprocals), radius) + deviation) * (1 + 1e-14)
+    scale = float(operator.get("scale", 1.0))
+    coefficients = from_ratios(scale, operator["ratios"].tolist())
+    return polynomial_bound(coefficients, conv_norm_bound(weight, size, mode))

@@ -11,7 +11,7 @@ from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.linalg.norms import norm_bound
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_norm, conv_rounding, gamma, spread_bias
-from lipref.linalg.spectrum import apply_symbol, kernel_symbol, map_symbol
+from lipref.linalg.spectrum import apply_symbol, constrained_symbol
 
 
 class FrequencyConv2d(LipschitzConv2d):
@@ -42,7 +42,7 @@ class FrequencyConv2d(LipschitzConv2d):
         if self.kernel_size == 1:
             return operator | {"weight": self.constrain(kernel[:, :, 0, 0])[:, :, None, None]}
         torus = (size[0] + 2 * self.margin, size[1] + 2 * self.margin)
-        return operator | {"symbol": map_symbol(kernel_symbol(kernel, torus), torus[1], self.constrain)}
+        return operator | {"symbol": constrained_symbol(kernel, torus, self.constrain)}
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         bias = operator.get("bias")

@@ -4,67 +4,67 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SMALL = 16.0  # squared norm of a column of I + A: rounding times that does not show
+from lipref.linalg.elimination import inverse_by_elimination
+
+SMALL = 16.0  # squared norm of a row of I + A: rounding times that does not show
+MANY = 16  # matrices from which on elimination, of all of them at once, is quicker than factorising one after the other
 
 
-class _InverseOfShifted(torch.autograd.Function):
-    """``(I + A)^-1`` of skew-Hermitian A ``(..., m, m)``, ``(I - A^2)^-1 (I - A)``: one Cholesky factorisation.
+class _Inverse(torch.autograd.Function):
+    """Inverse of matrices ``(..., m, m)`` whose Hermitian part is positive definite; ``shifted`` says that it is I.
 
-    ``I - A^2`` has the square of the condition of ``I + A``. In float64, and where A is not small, a Newton step takes
-    back what that has cost.
+    Without LU: PyTorch's batched one on the CPU has returned wrong numbers for large sides (pytorch issue 142815).
     """
 
     @staticmethod
-    def forward(ctx, skew: Tensor) -> Tensor:
-        eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-        square = eye - skew @ skew
-        core = torch.cholesky_inverse(torch.linalg.cholesky(square))
-        inverse = core - core @ skew
-        precise = skew.dtype in (torch.float64, torch.complex128)
-        # Asked on the CPU alone: elsewhere the answer would be waited for.
-        if precise or skew.device.type != "cpu" or not float(square.diagonal(dim1=-2, dim2=-1).real.amax()) < SMALL:
-            inverse = inverse + inverse @ (eye - (inverse + skew @ inverse))
+    def forward(ctx, matrix: Tensor, shifted: bool) -> Tensor:
+        many = matrix.shape[:-2].numel() >= MANY
+        if many and matrix.is_complex() and matrix.device.type == "cpu":
+            inverse = inverse_by_elimination(matrix)
+            small = _is_small(matrix)
+        else:
+            inverse, small = _inverse_of_shifted(matrix) if shifted else (_inverse_of_positive(matrix), False)
+        if not small:  # a Newton step squares the error
+            eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+            inverse = inverse + inverse @ (eye - matrix @ inverse)
         ctx.save_for_backward(inverse)
         return inverse
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors
-        return -(inverse.mH @ grad @ inverse.mH)
+        return -(inverse.mH @ grad @ inverse.mH), None
 
 
-class _InverseOfPositive(torch.autograd.Function):
-    """Inverse of matrices ``(..., m, m)`` whose Hermitian part is positive definite, without LU.
+def _is_small(matrix: Tensor) -> bool:
+    """Whether rounding of float32 does not show; asked on the CPU alone, elsewhere the answer would be waited for."""
+    if matrix.dtype in (torch.float64, torch.complex128) or matrix.device.type != "cpu":
+        return False
+    real = torch.view_as_real(matrix).flatten(-2) if matrix.is_complex() else matrix  # forty times as quick
+    return float(torch.linalg.vector_norm(real, dim=-1).amax()) ** 2 < SMALL
 
-    M = H + S with H = L L^H the Hermitian and S the skew part, so M = L (I + T) L^H with T = L^-1 S L^-H skew, and
 
-        (I + T)^-1 = (I - T^2)^-1 (I - T),
+def _inverse_of_shifted(matrix: Tensor) -> tuple[Tensor, bool]:
+    """``(I + A)^-1 = (I - A^2)^-1 (I - A)``, A skew-Hermitian, and whether it needs no Newton step.
 
-    where I - T^2 is Hermitian positive definite: two Cholesky factorisations. PyTorch's batched LU on the CPU has
-    returned wrong numbers for large sides (pytorch issue 142815).
+    One Cholesky factorisation, of a matrix whose condition is the square of that of ``I + A``.
     """
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    core = torch.cholesky_inverse(torch.linalg.cholesky(matrix @ matrix.mH))
+    return core @ (2 * eye - matrix), _is_small(matrix)
 
-    @staticmethod
-    def forward(ctx, matrix: Tensor) -> Tensor:
-        hermitian = 0.5 * (matrix + matrix.mH)
-        skew = 0.5 * (matrix - matrix.mH)
-        eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-        lower = torch.linalg.cholesky(hermitian)
-        inverse_lower = torch.linalg.solve_triangular(lower, eye.expand_as(matrix), upper=False)
-        t = inverse_lower @ skew @ inverse_lower.mH
-        core = torch.cholesky_solve(eye - t, torch.linalg.cholesky(eye - t @ t))
-        # One Newton step for the inverse of I + T squares the error that forming T^2 brought in.
-        core = core + core @ (eye - (core + t @ core))
-        inverse = inverse_lower.mH @ core @ inverse_lower
-        ctx.save_for_backward(inverse)
-        return inverse
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (inverse,) = ctx.saved_tensors
-        return -(inverse.mH @ grad @ inverse.mH)
+def _inverse_of_positive(matrix: Tensor) -> Tensor:
+    """M = H + S with H = L L^H the Hermitian and S the skew part, so M = L (I + T) L^H with T = L^-1 S L^-H skew."""
+    hermitian = 0.5 * (matrix + matrix.mH)
+    skew = 0.5 * (matrix - matrix.mH)
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    lower = torch.linalg.cholesky(hermitian)
+    inverse_lower = torch.linalg.solve_triangular(lower, eye.expand_as(matrix), upper=False)
+    t = inverse_lower @ skew @ inverse_lower.mH
+    core = _inverse_of_shifted(eye + t)[0]
+    return inverse_lower.mH @ core @ inverse_lower
 
 
 def cayley_transform(v: Tensor) -> Tensor:
@@ -83,6 +83,6 @@ def cayley_transform(v: Tensor) -> Tensor:
     eye = torch.eye(columns, dtype=v.dtype, device=v.device)
     skew = upper - upper.mH
     if rows == columns:
-        return 2 * _InverseOfShifted.apply(skew) - eye
-    inverse = _InverseOfPositive.apply(eye + skew + lower.mH @ lower)
+        return 2 * _Inverse.apply(eye + skew, True) - eye
+    inverse = _Inverse.apply(eye + skew + lower.mH @ lower, False)
     return torch.cat((2 * inverse - eye, -2 * lower @ inverse), dim=-2)

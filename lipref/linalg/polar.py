@@ -4,71 +4,157 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lipref.linalg.sylvester import skew_sylvester
+
+Spectrum = tuple[Tensor, Tensor]  # eigenvalues (..., m) and eigenvectors (..., m, m) of H, where A = Q H
+
 MAX_STEPS = 100
+ROOM = 2.0  # squares up to here converge fast: 3 is the limit, and what is near it is thrown back to 0
+WIDEST = 100.0  # of squared singular values' ratio, up to which eigenvalues of the Gram matrix are near enough
 
 
-def _norm_scale(a: Tensor) -> Tensor:
-    """A rigorous upper bound of the spectral norms of ``a`` ``(..., n, m)``, n >= m: ``(..., 1, 1)``.
+def _norm_scale(gram: Tensor, rows: int) -> Tensor:
+    """A rigorous upper bound of the squared spectral norms of A from ``gram`` = A^T A ``(..., m, m)``: ``(..., 1, 1)``.
 
-    Exact where the columns are orthogonal. The smaller of the largest row sum (Gershgorin) and the Frobenius norm of
-    the Gram matrix bounds the squared norm.
+    Exact where the columns are orthogonal: the smaller of the largest row sum (Gershgorin) and the Frobenius norm.
     """
-    gram = a.mT @ a
     row_sum = gram.abs().sum(-1).amax(-1)
     frobenius = torch.linalg.matrix_norm(gram)
-    slack = 1 + 4 * a.shape[-2] * torch.finfo(a.dtype).eps  # the products' own rounding
-    return (torch.minimum(row_sum, frobenius) * slack).sqrt()[..., None, None]
+    slack = 1 + 4 * rows * torch.finfo(gram.dtype).eps  # the products' own rounding
+    return (torch.minimum(row_sum, frobenius) * slack)[..., None, None]
+
+
+def _norm_scale_by_squares(gram: Tensor, mean: Tensor, rows: int) -> Tensor:
+    """`_norm_scale` by one more product, sharper where many differ: mean + ||E^2||^(1/2) of the Gram matrix mean I + E.
+
+    ``mean`` is any number per matrix, ``(..., 1, 1)``.
+    """
+    rest = gram - mean * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    slack = 1 + 4 * rows * torch.finfo(gram.dtype).eps
+    return (mean + torch.linalg.matrix_norm(rest @ rest, keepdim=True).sqrt()) * slack
+
+
+def _magnitude(a: Tensor) -> Tensor:
+    """Largest entry, ``(..., 1, 1)``: of a / magnitude squares neither overflow nor underflow."""
+    return a.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(a.dtype).tiny)
+
+
+def _measured(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``a`` divided by its magnitude, its Gram matrix, and the bound of the squared norm."""
+    a = a / _magnitude(a)
+    gram = a.mT @ a
+    return a, gram, _norm_scale(gram, a.shape[-2]).clamp_min(torch.finfo(a.dtype).tiny)
 
 
 def _scaled(a: Tensor) -> Tensor:
     """``a`` ``(..., n, m)``, n >= m, divided by a constant so that no spectral norm exceeds 1."""
     with torch.no_grad():
-        tiny = torch.finfo(a.dtype).tiny
-        magnitude = a.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # squares neither overflow nor underflow
-        scale = _norm_scale(a / magnitude).clamp_min(tiny)
+        scale = _measured(a)[2].sqrt()
+        magnitude = _magnitude(a)
     return a / magnitude / scale
 
 
-def _bjorck_bowie(a: Tensor) -> Tensor:
-    """Iterate ``Q <- Q (3 I - Q^T Q) / 2`` from ``a / bound`` to convergence; ``a`` is ``(..., n, m)``, n >= m.
+def _bjorck_bowie(a: Tensor) -> tuple[Tensor, Spectrum | None]:
+    """The polar factor of ``a`` ``(..., n, m)``, n >= m, and H's eigenvalues and vectors where they were needed.
 
-    A singular value t in [0, 1] moves to t (3 - t^2) / 2, which stays in [0, 1] and grows: from a start of norm at
-    most 1 the iteration can neither diverge nor exceed 1. Zero singular values stay zero.
+    Iterates ``Q <- Q (3 I - Q^T Q) / 2`` to convergence. A singular value t in [0, sqrt(3)) moves to t (3 - t^2) / 2,
+    which lies in [0, 1]: from a start of proved norm the iteration can neither diverge nor exceed 1. Zero singular
+    values stay zero. It begins with the mean square at 1, or as near below as the proof allows, since what is near 1
+    arrives first; where singular values differ much, on the CPU, from ``A G^(-1/2)`` by eigenvalues of G, up to their
+    rounding.
     """
-    q = _scaled(a)
-    tolerance = 4 * torch.finfo(a.dtype).eps * a.shape[-1] ** 0.5
+    a, gram, bound = _measured(a)
+    mean = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    if not bool((bound <= ROOM * mean).all()):
+        near = _by_eigenvalues(a, gram)
+        if near is not None:
+            q, gram, spectrum = near
+            return _iterated(q, gram), spectrum
+        bound = torch.minimum(bound, _norm_scale_by_squares(gram, mean, a.shape[-2]))
+    square = torch.maximum(mean, bound / ROOM).clamp_min(torch.finfo(a.dtype).tiny)
+    return _iterated(a / square.sqrt(), gram / square), None
+
+
+def _by_eigenvalues(a: Tensor, gram: Tensor) -> tuple[Tensor, Tensor, Spectrum] | None:
+    """``A G^(-1/2)``, its Gram matrix, and `Spectrum`; None where iterating is quicker or the result not near."""
+    if a.device.type != "cpu" or a.dtype == torch.float64 or not bool(torch.isfinite(gram).all()):
+        return None
+    values, vectors = torch.linalg.eigh(gram)
+    if not bool((values[..., 0] * WIDEST > values[..., -1]).all()):
+        return None
+    roots = values.sqrt()
+    q = a @ ((vectors / roots[..., None, :]) @ vectors.mT)
+    gram = q.mT @ q
+    return (q, gram, (roots, vectors)) if bool((_norm_scale(gram, a.shape[-2]) <= ROOM).all()) else None
+
+
+def _iterated(q: Tensor, gram: Tensor) -> Tensor:
+    """To convergence from ``q`` of norm below sqrt(3) and its Gram matrix."""
+    # A step of norm d leaves an error of at most 1.5 d^2.
+    enough = (4 * torch.finfo(q.dtype).eps * q.shape[-1] ** 0.5 / 1.5) ** 0.5
     for _ in range(MAX_STEPS):
-        step = 0.5 * (q - q @ (q.mT @ q))
+        step = torch.add(q, q @ gram, alpha=-1).mul_(0.5)
         q = q + step
-        if torch.linalg.matrix_norm(step).amax() <= tolerance:
+        # Written so that a NaN ends it.
+        if not torch.linalg.matrix_norm(step).amax() > enough:
             break
+        gram = q.mT @ q
     return q
 
 
 class _PolarFactor(torch.autograd.Function):
-    """Exact derivative of the polar factor, whatever the number of iterations; saves Q and A only."""
+    """Exact derivative of the polar factor, whatever the number of iterations; saves Q and A or H's eigenvectors."""
 
     @staticmethod
     def forward(ctx, a: Tensor) -> Tensor:
-        q = _bjorck_bowie(a)
-        ctx.save_for_backward(a, q)
+        q, spectrum = _bjorck_bowie(a)
+        # Of A itself, H is as many times larger as A was divided: eigenvectors are of the divided one.
+        if spectrum is None:
+            ctx.save_for_backward(q, a)
+        else:
+            values, vectors = spectrum
+            ctx.save_for_backward(q, values * _magnitude(a)[..., 0], vectors)
         return q
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        a, q = ctx.saved_tensors
         # A = Q H. With Omega = Q^T dQ: H Omega + Omega H = Q^T dA - dA^T Q, and the part of dQ outside range(Q) is
         # (I - Q Q^T) dA H^-1.
-        h = q.mT @ a
-        values, vectors = torch.linalg.eigh(0.5 * (h + h.mT))
-        floor = values.amax(-1, keepdim=True).clamp_min(torch.finfo(a.dtype).tiny) * torch.finfo(a.dtype).eps
-        values = values.clamp_min(floor)
+        q, *known = ctx.saved_tensors
         inner = q.mT @ grad
-        skew = vectors.mT @ (inner - inner.mT) @ vectors
-        omega = vectors @ (skew / (values[..., :, None] + values[..., None, :])) @ vectors.mT
-        outer = (grad - q @ inner) @ (vectors / values[..., None, :]) @ vectors.mT
-        return q @ omega + outer
+        if len(known) == 2:
+            return _backward(*known, inner, grad, q)
+        h = q.mT @ known[0]
+        h = 0.5 * (h + h.mT)
+        near = _backward_near_identity(h, inner, grad, q)
+        return _backward(*torch.linalg.eigh(h), inner, grad, q) if near is None else near
+
+
+def _backward_near_identity(h: Tensor, inner: Tensor, grad: Tensor, q: Tensor) -> Tensor | None:
+    """`_backward` by products alone, in float32; None where H is not near a multiple of the identity."""
+    if h.dtype == torch.float64:  # to its last digits conjugate gradients take longer
+        return None
+    omega = skew_sylvester(h, inner - inner.mT)
+    if omega is None or q.shape[-2] == q.shape[-1]:
+        return None if omega is None else q @ omega
+    factor, failed = torch.linalg.cholesky_ex(h)
+    if bool(failed.any()):
+        return None
+    outer = torch.cholesky_solve((grad - q @ inner).mT, factor)
+    return q @ omega + outer.mT
+
+
+def _backward(values: Tensor, vectors: Tensor, inner: Tensor, grad: Tensor, q: Tensor) -> Tensor:
+    """From H's eigenvalues and vectors."""
+    floor = values.amax(-1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny) * torch.finfo(q.dtype).eps
+    values = values.clamp_min(floor)
+    skew = vectors.mT @ (inner - inner.mT) @ vectors
+    omega = vectors @ (skew / (values[..., :, None] + values[..., None, :])) @ vectors.mT
+    if q.shape[-2] == q.shape[-1]:
+        return q @ omega
+    outer = (grad - q @ inner) @ (vectors / values[..., None, :]) @ vectors.mT
+    return q @ omega + outer
 
 
 def polar_factor(a: Tensor, steps: int | None = None) -> Tensor:

@@ -4,6 +4,9 @@ Along one axis the kernel is a polynomial W(z) = W_0 + W_1 z + W_2 z^2 with matr
 self-correlation ``G_d = sum_p W_p^T W_{p+d}`` the Laurent polynomial ``D(z) = W(1/z)^T W(z)``, whose five coefficients
 follow from its values at five points. Because ``D(1/z) = D(z)^T`` the points are taken in pairs z, 1/z: one product
 gives two values. With two axes 25 points make 12 pairs and one point of its own.
+
+The diagonal of the middle tap is left out, and what it adds is added entry by entry. Training starts from the identity:
+what the products round is then as small as the distance from it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from lipref.linalg.gram import input_gram
 A = -1.9
 NEAR = 8  # units of roundoff of the largest entry: below that a sign may be wrong
 NARROW = 64  # channels below which `absolute_gram` takes the sum over the taps, which is as quick
-MANY = 2**14  # entries near 0, as when training starts from the identity: then all are summed anew
+MANY = 2**14  # entries near 0: then all are summed anew
 _PARTNER = (1, 0, 2, 4, 3)
 _SHIFTS = [(0, 0), *((0, d) for d in (1, 2)), *((d, e) for d in (1, 2) for e in range(-2, 3))]  # the other half: -shift
 
@@ -33,9 +36,27 @@ def absolute_gram(weight: Tensor) -> Tensor:
     3x3 kernels in float32, which networks are trained in, take a way of fewer products; float64, which certificates
     rest on, always the sum over the taps.
     """
+    if weight.shape[-1] == 1:
+        return _AbsoluteProduct.apply(weight.flatten(1))
     if weight.shape[-1] == 3 and weight.dtype == torch.float32 and min(weight.shape[:2]) >= NARROW:
         return absolute_self_correlation(weight)
     return input_gram(weight).abs().sum((2, 3))
+
+
+class _AbsoluteProduct(torch.autograd.Function):
+    """``|W^T W|`` of ``W`` ``(O, I)``: because it is symmetric, its gradient is one product, not two."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor) -> Tensor:
+        product = weight.T @ weight
+        ctx.save_for_backward(weight, product.sign().to(torch.int8))
+        return product.abs()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        weight, signs = ctx.saved_tensors
+        return weight @ (signs * (grad + grad.T))
 
 
 class _AbsoluteSelfCorrelation(torch.autograd.Function):
@@ -43,11 +64,14 @@ class _AbsoluteSelfCorrelation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight: Tensor) -> Tensor:
-        first, second, _ = _pairs()
-        values = _values(weight)
-        products = values[second].mT @ values[first]
-        half = _interpolated(products)
-        half = _with_near_zeros(half, weight)
+        diagonal = weight[:, :, 1, 1].diagonal()
+        rest = weight.clone(memory_format=torch.contiguous_format)
+        rest[:, :, 1, 1].diagonal().fill_(0)
+        first, second = _values(rest)
+        half = _interpolated(second.mT @ first)
+        scale = half[0].diagonal().amax()
+        _add_diagonal(half, rest, diagonal)
+        half = _with_near_zeros(half, weight, NEAR * torch.finfo(half.dtype).eps * scale)
         ctx.save_for_backward(weight, half.sign().to(torch.int8))
         half = half.abs()
         rest = half[1:].sum(0)
@@ -57,15 +81,13 @@ class _AbsoluteSelfCorrelation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
         weight, signs = ctx.saved_tensors
-        first, second, _ = _pairs()
         half = signs * (grad + grad.mT)
-        half[0] = signs[0] * grad
+        torch.mul(signs[0], grad, out=half[0])
         products = _interpolated_adjoint(half)
-        values = _values(weight)
-        gradient = torch.zeros_like(values)
-        # The point that is its own partner comes first, once in each of the two.
-        gradient[first] = values[second] @ products
-        gradient[second] += values[first] @ products.mT
+        first, second = _values(weight)
+        gradient = first.new_empty(2, *first.shape)
+        torch.bmm(second, products, out=gradient[0])
+        torch.bmm(first, products.mT, out=gradient[1])
         return _values_adjoint(gradient, weight)
 
 
@@ -93,27 +115,39 @@ def _pairs() -> tuple[list[int], list[int], list[int]]:
 
 @functools.cache
 def _evaluation() -> np.ndarray:
-    """``(25, 9)``: the values of a 3x3 kernel at the points, from its taps."""
+    """``(26, 9)``: from the taps of a 3x3 kernel its values at the 13 points, then at their partners."""
     finite = [[1, z, z * z] for z in (1.0, A, 1 / A)]
     one = np.array([[1, 0, 0], [0, 0, 1], *finite])
-    return np.kron(one, one)
+    first, second, _ = _pairs()
+    return np.kron(one, one)[first + second]
 
 
 @functools.cache
-def _interpolation() -> tuple[np.ndarray, np.ndarray]:
-    """``(13, 13)`` twice: half of the coefficients from the 13 products, and from their transposes."""
+def _interpolation() -> np.ndarray:
+    """``(26, 13)``: from the 13 products the part of half of the coefficients that is straight, then the transposed."""
     finite = [[z**d for d in range(-2, 3)] for z in (1.0, A, 1 / A)]
     one = np.linalg.inv(np.array([[1, 0, 0, 0, 0], [0, 0, 0, 0, 1], *finite]))
     both = np.kron(one, one)[[5 * (d + 2) + e + 2 for d, e in _SHIFTS]]
-    straight, transposed = np.zeros((13, 13)), np.zeros((13, 13))
+    parts = np.zeros((2, 13, 13))
     for point, place in enumerate(_pairs()[2]):
-        (transposed if place < 0 else straight)[:, abs(place)] += both[:, point]
-    return straight, transposed
+        parts[int(place < 0), :, abs(place)] += both[:, point]
+    return parts.reshape(26, 13)
 
 
-def _with_near_zeros(half: Tensor, weight: Tensor) -> Tensor:
-    """``half``, with the entries near 0 summed over the taps."""
-    near = half.abs() <= NEAR * torch.finfo(half.dtype).eps * half[0].diagonal().amax()
+def _add_diagonal(half: Tensor, rest: Tensor, diagonal: Tensor) -> None:
+    """What the diagonal D of the middle tap adds to the self-correlation of the rest E: ``D^T E + E^T D + D^T D``."""
+    n = len(diagonal)
+    column = diagonal[:, None]
+    for number, (down, right) in enumerate(_SHIFTS):
+        if max(abs(down), abs(right)) <= 1:
+            half[number, :n].addcmul_(column, rest[:n, :, 1 + down, 1 + right])
+            half[number, :, :n].addcmul_(rest[:n, :, 1 - down, 1 - right].T, diagonal)
+    half[0].diagonal()[:n].addcmul_(diagonal, diagonal)
+
+
+def _with_near_zeros(half: Tensor, weight: Tensor, least: Tensor) -> Tensor:
+    """``half``, with the entries below ``least`` summed over the taps."""
+    near = half.abs() < least
     every = int(near.sum()) > MANY
     if not every and not near.any():
         return half
@@ -133,23 +167,22 @@ def _like(matrix: np.ndarray, tensor: Tensor) -> Tensor:
 
 
 def _values(weight: Tensor) -> Tensor:
-    """``(25, O, I)``."""
+    """``(2, 13, O, I)``: at the points and at their partners."""
     taps = weight.permute(2, 3, 0, 1).reshape(9, -1)
-    return (_like(_evaluation(), weight) @ taps).unflatten(1, weight.shape[:2])
+    return (_like(_evaluation(), weight) @ taps).view(2, 13, *weight.shape[:2])
 
 
 def _values_adjoint(gradient: Tensor, weight: Tensor) -> Tensor:
-    taps = _like(_evaluation(), gradient).T @ gradient.flatten(1)
-    return taps.reshape(3, 3, *weight.shape[:2]).permute(2, 3, 0, 1)
+    taps = _like(_evaluation(), gradient).T @ gradient.flatten(2).flatten(0, 1)
+    return taps.view(3, 3, *weight.shape[:2]).permute(2, 3, 0, 1)
 
 
 def _interpolated(products: Tensor) -> Tensor:
-    straight, transposed = (_like(matrix, products) for matrix in _interpolation())
-    result = straight @ products.flatten(1) + transposed @ products.mT.flatten(1)
-    return result.view_as(products)
+    straight, transposed = (_like(_interpolation(), products) @ products.flatten(1)).view(2, *products.shape)
+    return straight.add_(transposed.mT)
 
 
 def _interpolated_adjoint(half: Tensor) -> Tensor:
-    straight, transposed = (_like(matrix, half) for matrix in _interpolation())
-    result = (straight.T @ half.flatten(1)).view_as(half)
-    return result + (transposed.T @ half.flatten(1)).view_as(half).mT
+    matrix = _like(_interpolation(), half).view(2, 13, 13).mT.reshape(26, 13)
+    straight, transposed = (matrix @ half.flatten(1)).view(2, *half.shape)
+    return straight.add_(transposed.mT)

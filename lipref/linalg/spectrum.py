@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def _phases(frequencies: Tensor, size: int, k: int) -> Tensor:
@@ -41,47 +43,87 @@ def kernel_symbol(weight: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.einsum("oidw,hd->hwoi", partial, rows)
 
 
-def map_symbol(symbol: Tensor, width: int, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """``function`` of every matrix of a half spectrum ``(H, W//2 + 1, O, I)`` of images ``width`` wide.
+def constrained_symbol(weight: Tensor, size: tuple[int, int], function: Callable[[Tensor], Tensor]) -> Tensor:
+    """``function`` of every matrix of `kernel_symbol`, ``(H, W//2 + 1, O, I)``.
 
     From matrices ``(n, O, I)`` it makes others, and respects conjugation. It gets those that are real, where both
     frequencies are their own conjugates, as real numbers, and one of two that are conjugates of each other, as in the
-    columns of frequency 0 and W/2.
+    columns of frequency 0 and W/2; the others are never made.
     """
-    alone, pairs, order = (
-        torch.tensor(places, dtype=torch.int64, device=symbol.device) for places in _independent(symbol.shape[0], width)
-    )
-    flat = symbol.flatten(0, 1)
-    real = function(flat[alone].real).to(symbol.dtype)
-    if not len(pairs):
-        return real[order].unflatten(0, symbol.shape[:2])
-    other = function(flat[pairs])
-    return torch.cat((real, other, other.conj()))[order].unflatten(0, symbol.shape[:2])
+    height, width = size
+    places = _places(height, width)
+    k = weight.shape[-1]
+    taps = weight.permute(2, 3, 0, 1).reshape(k * k, -1)
+    dtype = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
+    waves = _waves(places.alone, size, k).real.to(weight.dtype).to(weight.device)
+    real = function((waves @ taps).unflatten(1, weight.shape[:2]))
+    pairs = real.new_empty((0, *real.shape[1:]), dtype=dtype)
+    if places.pairs:
+        waves = _waves(places.pairs, size, k).to(dtype).to(weight.device)
+        pairs = function((waves @ taps.to(dtype)).unflatten(1, weight.shape[:2]))
+    return _Spread.apply(real, pairs, places).unflatten(0, (height, width // 2 + 1))
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Flat places in a half spectrum: of real matrices, of half of the others, and of their conjugates.
+
+    ``mirrored[n]`` is where the conjugate of the matrix at ``pairs[sources[n]]`` belongs.
+    """
+
+    alone: list[int]
+    pairs: list[int]
+    mirrored: list[int]
+    sources: list[int]
 
 
 @functools.cache
-def _independent(height: int, width: int) -> tuple[list[int], list[int], list[int]]:
-    """Flat places in the half spectrum of the real matrices and of half of the others, and where each is then found.
-
-    The last numbers the real ones, then the others, then the others' conjugates.
-    """
+def _places(height: int, width: int) -> _Places:
     half = width // 2 + 1
-    alone, pairs = [], []
+    places = _Places([], [], [], [])
     for row in range(height):
         for column in range(half):
             own = 2 * column % width == 0  # the column holds conjugate pairs
             if own and 2 * row % height == 0:
-                alone.append(row * half + column)
+                places.alone.append(row * half + column)
             elif not own or 2 * row < height:
-                pairs.append(row * half + column)
-    where = {place: number for number, place in enumerate(alone + pairs)}
-    order = []
-    for row in range(height):
-        for column in range(half):
-            place = row * half + column
-            mirrored = (height - row) % height * half + column
-            order.append(where[place] if place in where else where[mirrored] + len(pairs))
-    return alone, pairs, order
+                if own:
+                    places.mirrored.append((height - row) * half + column)
+                    places.sources.append(len(places.pairs))
+                places.pairs.append(row * half + column)
+    return places
+
+
+def _waves(places: list[int], size: tuple[int, int], k: int) -> Tensor:
+    """``exp(2 pi i (f d / H + g e / W))`` for the frequencies (f, g) at flat places and all centred taps (d, e).
+
+    ``(places, k * k)``, in double precision: an error of the phases would be the symbol's.
+    """
+    (height, width), half = size, size[1] // 2 + 1
+    flat = torch.tensor(places, dtype=torch.float64)
+    rows = _phases(flat.div(half, rounding_mode="floor"), height, k)
+    return (rows[:, :, None] * _phases(flat % half, width, k)[:, None, :]).flatten(1)
+
+
+class _Spread(torch.autograd.Function):
+    """The half spectrum ``(H (W//2 + 1), O, I)`` from its real matrices and half of the others."""
+
+    @staticmethod
+    def forward(ctx, real: Tensor, pairs: Tensor, places: _Places) -> Tensor:
+        ctx.places = places
+        whole = pairs.new_empty((len(places.alone) + len(pairs) + len(places.mirrored), *pairs.shape[1:]))
+        whole[places.alone] = real.to(whole.dtype)
+        whole[places.pairs] = pairs
+        whole[places.mirrored] = pairs[places.sources].conj()
+        return whole
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        places = ctx.places
+        pairs = grad[places.pairs]
+        pairs[places.sources] += grad[places.mirrored].conj()
+        return grad[places.alone].real, pairs, None
 
 
 def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:
@@ -92,9 +134,52 @@ def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:
     """
     if x.dtype == torch.float64:
         return apply_symbol_densely(x, symbol)
-    spectrum = torch.fft.rfft2(x).permute(2, 3, 1, 0)  # (H, W', I, N)
-    product = symbol @ spectrum
-    return torch.fft.irfft2(product.permute(3, 2, 0, 1), s=x.shape[-2:])
+    return _AppliedSymbol.apply(x, symbol)[0]
+
+
+class _AppliedSymbol(torch.autograd.Function):
+    """`apply_symbol` by fast transforms, every spectrum laid out once as the matrices that are multiplied.
+
+    The adjoint is the multiplication by the adjoint matrices; what the product of half spectra adds to an inner product
+    counts twice, but for the columns of frequency 0 and W/2.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, symbol: Tensor) -> tuple[Tensor, Tensor]:
+        spectrum = _matrices(x)
+        return _images(symbol @ spectrum, x.shape[-2:]), spectrum
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(inputs[1], output[1])
+        ctx.size = inputs[0].shape[-2:]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (symbol, spectrum), (height, width) = ctx.saved_tensors, ctx.size
+        grad = _matrices(grad)
+        of_x = _images(symbol.mH @ grad, ctx.size) if ctx.needs_input_grad[0] else None
+        of_symbol = None
+        if ctx.needs_input_grad[1]:
+            of_symbol = (grad @ spectrum.mH).mul_(2 / (height * width))
+            of_symbol[:, 0] *= 0.5
+            if width % 2 == 0:
+                of_symbol[:, -1] *= 0.5
+        return of_x, of_symbol
+
+
+def _matrices(x: Tensor) -> Tensor:
+    """The half spectrum of ``x`` ``(N, C, H, W)`` as ``(H, W//2 + 1, C, N)``."""
+    return torch.fft.rfft2(x).permute(2, 3, 1, 0).contiguous()
+
+
+def _images(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images ``(N, C, H, W)`` of a half spectrum ``(H, W//2 + 1, C, N)``."""
+    return torch.fft.irfft2(spectrum.permute(3, 2, 0, 1), s=size)
 
 
 def apply_symbol_densely(x: Tensor, symbol: Tensor) -> Tensor:
