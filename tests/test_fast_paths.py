@@ -9,11 +9,14 @@ from torch.nn import functional as F
 from lipref.layers import LAYERS
 from lipref.linalg import self_correlation
 from lipref.linalg.cayley import cayley_transform
+from lipref.linalg.convolution_polynomial import convolution_polynomial
+from lipref.linalg.elimination import inverse_by_elimination
 from lipref.linalg.gram import input_gram
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
+from lipref.linalg.polar import polar_factor
 from lipref.linalg.self_correlation import absolute_gram, absolute_self_correlation
-from lipref.linalg.skew_exponential import truncated_exponential
-from lipref.linalg.spectrum import kernel_symbol, map_symbol
+from lipref.linalg.spectrum import apply_symbol, constrained_symbol, kernel_symbol
+from lipref.linalg.sylvester import skew_sylvester
 
 F64 = torch.float64
 
@@ -22,10 +25,10 @@ def slow_absolute_gram(weight):
     return input_gram(weight).abs().sum((2, 3))
 
 
-def slow_exponential(x, weight, reciprocals, mode):
+def slow_exponential(x, weight, ratios, mode):
     y = x
-    for reciprocal in reciprocals.flip(0):
-        y = x + reciprocal * conv2d_same(y, weight, None, mode)
+    for ratio in ratios.flip(0):
+        y = x + ratio * conv2d_same(y, weight, None, mode)
     return y
 
 
@@ -66,6 +69,24 @@ def test_zeros_of_the_self_correlation_have_no_sign(near):
     assert relative(gradient(absolute_gram, weight), gradient(slow_absolute_gram, precise)) < 1e-4
 
 
+@pytest.mark.parametrize("shape", [(5, 5), (7, 4), (4, 7)])
+def test_the_product_of_a_1x1_kernel_and_its_gradient_are_those_of_the_sum_over_taps(shape):
+    torch.manual_seed(0)
+    weight = torch.randn(*shape, 1, 1, dtype=F64, requires_grad=True)
+    assert torch.allclose(absolute_gram(weight), slow_absolute_gram(weight), rtol=1e-12)
+    assert torch.allclose(gradient(absolute_gram, weight), gradient(slow_absolute_gram, weight), rtol=1e-12)
+
+
+def test_a_kernel_near_the_identity_needs_no_sum_over_the_taps(monkeypatch):
+    def fail(_):
+        raise AssertionError
+
+    torch.manual_seed(0)
+    weight = torch.nn.init.dirac_(torch.empty(64, 64, 3, 3)) + 1e-4 * torch.randn(64, 64, 3, 3)
+    monkeypatch.setattr(self_correlation, "input_gram", fail)
+    absolute_self_correlation(weight)
+
+
 def test_few_and_many_entries_near_zero_are_summed_alike(monkeypatch):
     torch.manual_seed(0)
     weight = torch.randn(40, 40, 3, 3) * (torch.rand(40, 1, 1, 1) < 0.1)
@@ -92,10 +113,10 @@ def test_the_exponential_and_its_gradient_are_horners(mode, size, terms, recompu
     weight = torch.randn(3, 3, 3, 3, dtype=F64)
     weight = (0.2 * (weight - adjoint_kernel(weight))).requires_grad_()
     x = torch.randn(2, 3, *size, dtype=F64, requires_grad=True)
-    reciprocals = 1 / torch.arange(1, terms + 1, dtype=F64)
+    ratios = 1 / torch.arange(1, terms + 1, dtype=F64)
     results = []
-    for function in (truncated_exponential, slow_exponential):
-        y = function(x, weight, reciprocals, mode)
+    for function in (convolution_polynomial, slow_exponential):
+        y = function(x, weight, ratios, mode)
         results.append(
             (y, *torch.autograd.grad(y, (x, weight), torch.linspace(-1, 1, y.numel(), dtype=F64).view_as(y)))
         )
@@ -109,10 +130,10 @@ def test_the_exponential_gives_one_gradient_alone(needed):
     arguments = {"x": torch.randn(2, 3, 4, 4), "weight": 0.1 * torch.randn(3, 3, 3, 3)}
     for name in needed:
         arguments[name].requires_grad_()
-    reciprocals = 1 / torch.arange(1.0, 4.0)
+    ratios = 1 / torch.arange(1.0, 4.0)
     results = []
-    for function in (truncated_exponential, slow_exponential):
-        y = function(arguments["x"], arguments["weight"], reciprocals, "zeros")
+    for function in (convolution_polynomial, slow_exponential):
+        y = function(arguments["x"], arguments["weight"], ratios, "zeros")
         results.append(torch.autograd.grad(y.square().sum(), [arguments[name] for name in needed])[0])
     assert torch.allclose(*results, rtol=1e-5, atol=1e-5)
 
@@ -127,14 +148,14 @@ def test_the_exponential_keeps_one_tensor():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = truncated_exponential(x, weight, 1 / torch.arange(1.0, 6.0), "zeros", recompute=True)
+        y = convolution_polynomial(x, weight, 1 / torch.arange(1.0, 6.0), "zeros", recompute=True)
     assert y.requires_grad
     assert sum(kept.values()) == x.numel() + weight.numel() + 5
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 5]))
 def test_half_of_a_half_spectrum_is_mapped_to_the_whole(height, width, k):
-    weight = torch.randn(3, 3, k, k, dtype=F64, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(3, 3, k, k, dtype=F64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     symbol = kernel_symbol(weight, (height, width))
     seen = []
 
@@ -142,8 +163,12 @@ def test_half_of_a_half_spectrum_is_mapped_to_the_whole(height, width, k):
         seen.append(matrices)
         return cayley_transform(matrices)
 
-    mapped = map_symbol(symbol, width, function)
-    assert torch.allclose(mapped, cayley_transform(symbol), atol=1e-12)
+    mapped = constrained_symbol(weight, (height, width), function)
+    slow = cayley_transform(symbol)
+    assert torch.allclose(mapped, slow, atol=1e-12)
+    direction = torch.randn(symbol.shape, dtype=symbol.dtype, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad((direction.conj() * result).real.sum(), weight)[0] for result in (mapped, slow)]
+    assert torch.allclose(*gradients, atol=1e-10)
     real = [matrices for matrices in seen if not matrices.is_complex()]
     pairs = [matrices for matrices in seen if matrices.is_complex()]
     assert sum(map(len, real)) + 2 * sum(map(len, pairs)) == height * width  # every frequency is reckoned with once
@@ -151,13 +176,14 @@ def test_half_of_a_half_spectrum_is_mapped_to_the_whole(height, width, k):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 @pytest.mark.parametrize("scale", [0.01, 0.3, 3.0, 30.0])
-def test_the_square_cayley_transform_in_float32_is_that_of_float64(dtype, scale):
+@pytest.mark.parametrize("shape", [(3, 16, 16), (20, 16, 16), (2, 10, 33, 33), (20, 21, 9)])
+def test_the_cayley_transform_in_float32_is_that_of_float64(shape, dtype, scale):
     torch.manual_seed(0)
-    v = (scale * torch.randn(3, 16, 16, dtype=dtype)).requires_grad_()
+    v = (scale * torch.randn(shape, dtype=dtype)).requires_grad_()
     precise = v.detach().to(torch.complex128 if dtype.is_complex else F64).requires_grad_()
     one, other = cayley_transform(v), cayley_transform(precise)
     assert relative(one, other) < 1e-5 * max(1.0, scale)
-    weights = torch.randn(3, 16, 16)
+    weights = torch.randn(shape)
     first, second = (
         torch.autograd.grad((q.real * weights).sum(), argument)[0] for q, argument in ((one, v), (other, precise))
     )
@@ -178,3 +204,98 @@ def test_cpl_s_estimate_is_the_bilinear_form_and_so_is_its_gradient():
     assert torch.allclose(layer.u, new, atol=1e-12)
     slopes = [torch.autograd.grad(value, weight)[0] for value in (fast, slow)]
     assert torch.allclose(*slopes, atol=1e-12)
+
+
+def slow_polar_factor(a):
+    if a.shape[-2] < a.shape[-1]:
+        return slow_polar_factor(a.mT).mT
+    left, _, right = torch.linalg.svd(a, full_matrices=False)
+    return left @ right
+
+
+def with_values(shape, values, seed=0):
+    """A matrix of ``shape`` with these singular values."""
+    torch.manual_seed(seed)
+    left, _, right = torch.linalg.svd(torch.randn(*shape, dtype=F64), full_matrices=False)
+    return (left * values(min(shape[-2:]))) @ right
+
+
+VALUES = {
+    "equal": lambda m: torch.ones(m, dtype=F64),
+    "near each other": lambda m: torch.linspace(0.8, 1.2, m, dtype=F64),
+    "after training": lambda m: torch.linspace(1, 4, m, dtype=F64),
+    "one large": lambda m: torch.cat((torch.full((1,), 5.0, dtype=F64), torch.ones(m - 1, dtype=F64))),
+    "steep": lambda m: torch.logspace(0, 1.5, m, dtype=F64),
+}
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+@pytest.mark.parametrize("shape", [(24, 24), (3, 40, 20), (9, 21), (1, 5), (5, 1)])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_the_polar_factor_in_float32_is_that_of_float64(values, shape, scale):
+    precise = with_values(shape, values)
+    weight = (scale * precise).float().requires_grad_()
+    precise = (weight.detach().double() / scale).requires_grad_()
+
+    def pulled(function, argument):
+        weights = torch.linspace(-1, 2, argument.numel(), dtype=argument.dtype).sin().view_as(argument)
+        return torch.autograd.grad((function(argument) * weights).sum(), argument)[0]
+
+    assert relative(polar_factor(weight), slow_polar_factor(precise)) < 1e-5
+    assert relative(scale * pulled(polar_factor, weight), pulled(slow_polar_factor, precise)) < 1e-4
+
+
+@given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), st.integers(0, 99))
+def test_the_polar_factor_of_any_matrix(batch, rows, columns, seed):
+    a = torch.randn(batch, rows, columns, dtype=F64, generator=torch.Generator().manual_seed(seed))
+    q = polar_factor(a)
+    assert float(torch.linalg.matrix_norm(q, 2).amax()) <= 1 + 1e-12
+    assert torch.allclose(q, slow_polar_factor(a), atol=1e-9)
+
+
+@given(st.integers(1, 12), st.floats(0, 0.2), st.integers(0, 99))
+def test_the_sylvester_equation_is_solved(count, deviation, seed):
+    torch.manual_seed(seed)
+    s = torch.randn(2, count, count)
+    s = s - s.mT
+    basis = torch.linalg.qr(torch.randn(2, count, count))[0]
+    h = (basis * (1 + deviation * torch.linspace(-1, 1, count))) @ basis.mT
+    x = skew_sylvester(h, s)
+    assert x is not None
+    assert torch.equal(x, -x.mT)
+    assert relative(h @ x + x @ h, s + torch.finfo(s.dtype).tiny) < 1e-5 if count > 1 else not x.any()
+
+
+@pytest.mark.parametrize("h", [torch.diag(torch.tensor([1.0, 9.0])), torch.full((2, 2), float("nan"))])
+def test_the_sylvester_equation_far_from_the_identity_is_left_to_others(h):
+    assert skew_sylvester(h, torch.tensor([[0.0, 1.0], [-1.0, 0.0]])) is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (6, 4), (5, 3)])
+@pytest.mark.parametrize("needed", [("x",), ("symbol",), ("x", "symbol")])
+def test_the_product_of_spectra_and_its_gradient_are_the_dense_ones(size, needed):
+    torch.manual_seed(0)
+    precise = {
+        "x": torch.randn(3, 4, *size, dtype=F64),
+        "symbol": kernel_symbol(torch.randn(5, 4, 3, 3, dtype=F64), size),
+    }
+    quick = {name: tensor.to(torch.float32 if name == "x" else torch.complex64) for name, tensor in precise.items()}
+    weights, found = torch.randn(3, 5, *size, dtype=F64), []
+    for tensors in (quick, precise):
+        for name in needed:
+            tensors[name].requires_grad_()
+        y = apply_symbol(**tensors)
+        found.append([y, *torch.autograd.grad((y * weights).sum(), [tensors[name] for name in needed])])
+    for one, other in zip(*found, strict=True):
+        assert relative(one, other) < 1e-5
+
+
+@given(st.integers(1, 3), st.integers(1, 40), st.floats(0, 10), st.integers(0, 99))
+def test_elimination_without_pivots_inverts_what_has_a_positive_part(number, side, scale, seed):
+    torch.manual_seed(seed)
+    a = scale * torch.randn(number, side, side, dtype=torch.complex128)
+    half = torch.randn(number, side, side, dtype=torch.complex128)
+    matrix = torch.eye(side) + a - a.mH + half @ half.mH
+    inverse = inverse_by_elimination(matrix)
+    residual = torch.linalg.matrix_norm(matrix @ inverse - torch.eye(side), 2)
+    assert float((residual / torch.linalg.cond(matrix)).amax()) < 1e-11

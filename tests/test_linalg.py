@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 from lipref.linalg import eigenvalues, gram
 from lipref.linalg.cayley import cayley_transform
 from lipref.linalg.eigenvalues import largest_eigenvalue_bound
-from lipref.linalg.exponential import non_expanding_terms, truncated_exponential_bound
+from lipref.linalg.exponential import (
+    economised,
+    from_ratios,
+    non_expanding_terms,
+    polynomial_bound,
+    ratios,
+    taylor,
+    truncated_exponential_bound,
+    truncation_error,
+)
 from lipref.linalg.gram import input_gram
-from lipref.linalg.newton import inverse_root, newton_by_products
+from lipref.linalg.newton import whitened, whitened_by_products
 from lipref.linalg.norms import conv_norm_bound, norm_bound
 from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same
 from lipref.linalg.polar import polar_factor
@@ -98,33 +107,33 @@ def test_cayley_gradient(dtype, shape):
 
 
 @pytest.mark.parametrize("dtype", [F64, torch.complex128])
-@pytest.mark.parametrize("terms", [1, 2, 10])  # at 30, rounding makes the products diverge
-def test_inverse_root_on_eigenvalues_is_that_by_products(dtype, terms):
-    v = gaussian(3, 5, 5, dtype=dtype)
-    v[0] = torch.eye(5, dtype=dtype)  # equal eigenvalues
-    v[1, :, 0] = 0  # a zero eigenvalue
-    weights = gaussian(3, 5, 5, dtype=dtype)
+@pytest.mark.parametrize("terms", [1, 2, 5, 10])  # at 30, rounding makes the products diverge
+@pytest.mark.parametrize("columns", [5, 7])
+@pytest.mark.parametrize("plain", [True, False])  # without the small values, ten steps converge
+def test_whitening_on_eigenvalues_is_that_by_products(dtype, terms, columns, plain):
+    v = gaussian(3, 5, columns, dtype=dtype)
+    v[0] = torch.eye(5, columns, dtype=dtype)  # equal eigenvalues
+    if plain:
+        v = v + 4 * torch.eye(5, columns, dtype=dtype)
+    else:
+        v[1, 0] = 0  # an eigenvalue that is the ridge alone
+    weights = gaussian(3, 5, columns, dtype=dtype)
     results = []
-    for function in (None, newton_by_products):
+    for function in (whitened, whitened_by_products):
         leaf = v.clone().requires_grad_()
-        gram = leaf @ leaf.mH
-        if function is None:
-            root = inverse_root(gram, terms)
-        else:
-            eye = torch.eye(5, dtype=dtype)
-            shifted = gram + 1e-4 * eye
-            nu = torch.linalg.matrix_norm(shifted, keepdim=True) + 1e-4
-            root = function(shifted / nu, terms) / nu.sqrt()
-        (root * weights).real.sum().backward()
-        results.append((root.detach(), leaf.grad))
+        result = function(leaf, terms)
+        (result * weights).real.sum().backward()
+        results.append((result.detach(), leaf.grad))
     for ours, slow in zip(*results, strict=True):
         assert torch.allclose(ours, slow, rtol=1e-9, atol=1e-9 * float(slow.abs().max()))
 
 
-def test_inverse_root_converges():
-    v = gaussian(4, 4)
-    root = inverse_root(v @ v.mT, 60)
-    assert torch.allclose(root @ (v @ v.mT + 1e-4 * torch.eye(4)) @ root, torch.eye(4, dtype=F64), atol=1e-8)
+def test_whitening_converges_and_the_tall_are_the_wide_transposed():
+    v = gaussian(4, 4, 4) + 8 * torch.eye(4, dtype=F64)
+    white = whitened(v, 60)
+    assert torch.allclose(white @ white.mT, torch.eye(4, dtype=F64), atol=1e-4)  # but for the ridge
+    tall = gaussian(2, 6, 3, dtype=torch.complex128)
+    assert torch.allclose(whitened(tall, 5), whitened_by_products(tall.mH, 5).mH)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 5), (8, 8), (7, 6)])
@@ -213,11 +222,30 @@ def test_where_the_truncated_exponential_does_not_expand():
     assert truncated_exponential_bound(non_expanding_terms(4.9, 12), 4.9) <= 1 + 1e-9
 
 
+@given(st.floats(0.1, 5), st.floats(1e-9, 1e-2))
+def test_the_economised_exponential_is_accurate_and_never_expands(radius, error):
+    coefficients = economised(radius, error)
+    theta = np.linspace(0, radius, 5000)
+    values = sum(c * (1j * theta) ** j for j, c in enumerate(coefficients))
+    assert np.abs(values - np.exp(1j * theta)).max() <= 2 * error + 1e-11
+    assert np.abs(values).max() <= 1
+    assert polynomial_bound(from_ratios(*ratios(coefficients)), radius) <= 1
+
+
+def test_the_economised_exponential_takes_fewer_terms():
+    for radius, terms in ((1.0, 12), (2.1, 12), (3.5, 13)):
+        error = truncation_error(terms, radius)
+        theta = np.linspace(0, radius, 5000)
+        cut = sum(float(c) * (1j * theta) ** j for j, c in enumerate(taylor(terms)))
+        assert np.abs(cut - np.exp(1j * theta)).max() <= error
+        assert len(economised(radius, error)) - 1 < terms
+
+
 def test_squared_modulus_is_exact():
     from lipref.linalg.exponential import _squared_modulus
 
     # |1 + i t - t^2 / 2|^2 = 1 + t^4 / 4
-    assert _squared_modulus(2) == (Fraction(1), Fraction(0), Fraction(1, 4))
+    assert _squared_modulus(taylor(2)) == (Fraction(1), Fraction(0), Fraction(1, 4))
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

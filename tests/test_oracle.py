@@ -1,5 +1,7 @@
 """Every method against its formulas written a second time (`oracle.py`), in float64."""
 
+import math
+
 import numpy as np
 import oracle
 import pytest
@@ -34,9 +36,7 @@ def reference(name, layer, x):
     if name == "cpl":
         return oracle.cpl(x, p, mode, oracle.cpl_squared_norm(p["weight"], size, mode))
     if name == "soc":
-        k = layer.kernel_size
-        terms = oracle.soc_terms(1.0 if k == 1 else 0.7 * k)
-        return oracle.soc(x, p, mode, layer.out_channels, oracle.soc_kernel(p["weight"]), terms)
+        return oracle.soc(x, p, mode, layer.out_channels, oracle.soc_kernel(p["weight"]))
     return getattr(oracle, name)(x, p, mode)
 
 
@@ -116,6 +116,16 @@ def test_soc_in_training_divides_by_tracked_norms(in_channels, out_channels, k, 
         for name in ("u1", "v1", "u2", "v2"):
             assert_close(getattr(layer, name), p[name], 1e-9)
         assert int(layer.updates) == min(step + 1, 2)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_soc_evaluates_as_accurately_as_with_the_published_number_of_terms(k):
+    layer = random_layer("soc", 3, 3, k, "circular").eval()
+    p, x = arrays(layer), torch.randn(2, 3, 5, 7, dtype=torch.float64)
+    kernel, radius = oracle.soc_kernel(p["weight"]), 1.0 if k == 1 else 0.7 * k
+    exact = oracle.soc(x.numpy(), p, "circular", 3, kernel, 40)
+    allowed = 2 * min(1e-5, radius**13 / math.factorial(13)) + 1e-12  # twice: the error, and the division by it
+    assert np.linalg.norm(layer(x).detach().numpy() - exact) <= allowed * np.linalg.norm(x.numpy())
 
 
 def test_soc_can_evaluate_with_the_published_number_of_terms():

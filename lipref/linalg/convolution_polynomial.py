@@ -1,4 +1,4 @@
-"""The truncated exponential of a convolution, whose backward pass may keep one tensor in place of one per term."""
+"""A polynomial of a convolution, whose backward pass may keep one tensor in place of one per term."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch.autograd.function import once_differentiable
 from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same
 
 
-class _TruncatedExponential(torch.autograd.Function):
-    """Horner: from ``y_T = x`` by ``y_{j-1} = x + L y_j / j`` to ``y_0``; saves x and the kernel."""
+class _Polynomial(torch.autograd.Function):
+    """Horner: from ``y_T = x`` by ``y_{j-1} = x + r_j L y_j`` to ``y_0``; saves x and the kernel."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, reciprocals: Tensor, padding_mode: str) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Tensor:
         ctx.padding_mode = padding_mode
         # x is for the gradient of the kernel alone.
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, reciprocals)
-        *_, y = _partial_sums(x, weight, reciprocals, padding_mode)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, ratios)
+        *_, y = _partial_sums(x, weight, ratios, padding_mode)
         return y
 
     @staticmethod
@@ -42,29 +42,29 @@ class _TruncatedExponential(torch.autograd.Function):
         return total if wants_x else None, kernel, None, None
 
 
-def truncated_exponential(
-    x: Tensor, weight: Tensor, reciprocals: Tensor, padding_mode: str, recompute: bool = False
+def convolution_polynomial(
+    x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str, recompute: bool = False
 ) -> Tensor:
-    """``sum_{j <= T} L^j x / j!`` for the convolution L with ``weight`` ``(C, C, k, k)``, ``x`` ``(N, C, H, W)``.
+    """``sum_j c_j L^j x``, ``c_0 = 1``, for the convolution L with ``weight`` ``(C, C, k, k)``; x ``(N, C, H, W)``.
 
     Args:
-        reciprocals: 1, 1/2, ..., 1/T, without gradient.
+        ratios: ``c_j / c_{j-1}`` of the polynomial, ``(T,)``, without gradient: 1, 1/2, ..., 1/T for the exponential.
         padding_mode: of `conv2d_same`.
         recompute: the backward pass computes the partial sums anew: T - 1 more convolutions, for T - 1 fewer tensors of
             the size of x that are kept. Differentiable once.
     """
     if recompute:
-        return _TruncatedExponential.apply(x, weight, reciprocals, padding_mode)
-    *_, y = _partial_sums(x, weight, reciprocals, padding_mode)
+        return _Polynomial.apply(x, weight, ratios, padding_mode)
+    *_, y = _partial_sums(x, weight, ratios, padding_mode)
     return y
 
 
-def _partial_sums(x: Tensor, weight: Tensor, reciprocals: Tensor, padding_mode: str) -> Iterator[Tensor]:
+def _partial_sums(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Iterator[Tensor]:
     """``y_T`` to ``y_0``."""
     y = x
     yield y
-    for reciprocal in reciprocals.flip(0):
-        y = torch.addcmul(x, reciprocal, conv2d_same(y, weight, None, padding_mode))
+    for ratio in ratios.flip(0):
+        y = torch.addcmul(x, ratio, conv2d_same(y, weight, None, padding_mode))
         yield y
 
 
