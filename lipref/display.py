@@ -77,6 +77,8 @@ class Display:
         """Print the line that stays of a finished run."""
         config = record["config"]
         self.note(f"{config['layer']:10} {config['size']:3} seed {config['settings']['seed']}: {outcome(record)}")
+        for notice in record.get("notices", []):
+            self.note(f"{config['layer']:10} {config['size']:3} {notice}")
 
 
 class Count:
@@ -120,7 +122,9 @@ def outcome(record: dict) -> str:
     certificate = record["certificate"]
     cra = "  ".join(f"CRA({eps}) {100 * share['value']:.1f} %" for eps, share in certificate["cra"].items())
     bound = f"L {certificate['lipschitz_bound']:.6g}" if certificate["proved"] else "not proved (L = 1 assumed)"
-    return f"accuracy {100 * certificate['accuracy']['value']:.1f} %  {cra}  {bound}  {record['train_seconds']:.0f} s"
+    compiling = record.get("compile_seconds", 0.0)
+    seconds = f"{record['train_seconds']:.0f} s" + (f" + {compiling:.0f} s compiling" if compiling else "")
+    return f"accuracy {100 * certificate['accuracy']['value']:.1f} %  {cra}  {bound}  {seconds}"
 
 
 def print_place(console: Console, record: dict, root: Path) -> None:

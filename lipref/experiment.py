@@ -106,6 +106,8 @@ def execute(
         "parameters": count_parameters(model),
         "steps": outcome.steps,
         "train_seconds": outcome.train_seconds,
+        "compile_seconds": outcome.compile_seconds,
+        "notices": outcome.notices,
         "history": outcome.history,
         "notes": notes or {},
     }

@@ -17,6 +17,7 @@ from lipref.fingerprint import RUN, fingerprint
 from lipref.layers import resolve
 from lipref.names import short_name
 from lipref.plans import Plan
+from lipref.speed import options_of
 
 COLUMNS = (
     "layer", "size", "what", "runs", "seed", "epochs", "epochs_from", "learning_rate", "weight_decay", "recipe_from",
@@ -190,6 +191,7 @@ def _same(record: dict, plan: Plan, dataset: str, images: int, size: str, spec) 
         here["test_images"] = plan.limit_test
     return all(config.get(name) == value for name, value in here.items()) and (
         (settings["batch_size"], settings["schedule"]) == (plan.settings.batch_size, plan.settings.schedule)
+        and options_of(settings) == options_of(plan.settings.as_dict())
     )
 
 

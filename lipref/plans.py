@@ -27,6 +27,7 @@ from lipref.profiles import usual_batch
 from lipref.provenance import cores
 from lipref.random_search import RandomSearch
 from lipref.settings import Settings
+from lipref.speed import Speed, options_of
 
 # Long ones first, so that no process is left with one at the end; a user's own, of unknown cost, before them.
 COSTLY_FIRST = ("lot", "bcop", "soc", "cayley", "sll", "cpl", "aol", "standard")
@@ -144,7 +145,8 @@ def draft(
     weight_decay: float | None = None, schedule: str = "onecycle", search_epochs: int | None = None,
     search: str = "grid", validation: str = "clean", partial: bool = False, device: str = "cpu", jobs: int = 0,
     out: Path | None = None, data_root: Path | None = None, limit_train: int | None = None,
-    limit_test: int | None = None, checkpoint_seconds: float = 120.0,
+    limit_test: int | None = None, checkpoint_seconds: float = 120.0, speed: Speed | None = None,
+    ema: float | None = None,
 ) -> Plan:  # fmt: skip
     """A plan of which everything is checked that can be without the data.
 
@@ -159,6 +161,7 @@ def draft(
         partial: leave out the networks for which the paper has no budget, in place of refusing them.
         jobs: processes; 0: one per core on the CPU, one elsewhere.
         out: the folder of the runs; None: one in ``data/runs``, named after the data set.
+        speed, ema: of all runs, also of a search's candidates.
 
     Raises:
         LiprefError: naming the value that does not fit.
@@ -169,8 +172,11 @@ def draft(
     settings = Settings(
         epochs=epochs or 1, batch_size=usual_batch(dataset) if batch_size is None else batch_size, schedule=schedule,
         learning_rate=0.1 if learning_rate is None else learning_rate,
-        weight_decay=10**-4.5 if weight_decay is None else weight_decay,
+        weight_decay=10**-4.5 if weight_decay is None else weight_decay, ema=ema, speed=speed or Speed(),
     )  # fmt: skip
+    if hours is not None and budgets.is_measured(hours) and options_of(settings.as_dict()):
+        given = options_of(settings.as_dict())
+        raise LiprefError(f"{given} with the budget {hours}: plain steps are timed; leave them out, or give --epochs")
     sizes, names = check_sizes(sizes), check_layers(layers)
     for seed in seeds:
         replace(settings, seed=seed)
@@ -183,6 +189,7 @@ def draft(
     if search_epochs is not None:
         replace(settings, epochs=search_epochs)
     check_device(device)
+    settings.speed.check_device(device)
     if jobs < 0:
         raise LiprefError(f"--jobs {jobs} must be 0 (automatic) or more")
     tasks = len(sizes) * len(names)

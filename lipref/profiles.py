@@ -16,6 +16,12 @@ PROFILES = {
         "cost_sizes": "XS,S,M,L", "schedule": "paper", "search": "random", "partial": True,
     },
 }  # fmt: skip
+# Of `lipref bench`: numbers of images, sides of pictures, timed calls and rounds.
+BENCH = {
+    "smoke": {"sizes": "XS", "batch_size": 4, "image_sizes": "32", "repeats": 1, "rounds": 1},
+    "paper": {"sizes": "XS,S,M,L", "batch_size": 256, "image_sizes": "32,64", "repeats": 10, "rounds": 3},
+}
+BENCH_USUAL = {"sizes": "S", "batch_size": 32, "image_sizes": "32", "repeats": 10, "rounds": 3}
 USUAL_BATCH = 256
 
 
@@ -28,6 +34,17 @@ def profile(name: str) -> dict:
     if name not in PROFILES:
         raise LiprefError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def bench(name: str | None) -> dict:
+    """The defaults of `lipref bench` under a profile, or with None without one.
+
+    Raises:
+        LiprefError: there is none of that name.
+    """
+    if name is not None and name not in BENCH:
+        raise LiprefError(f"unknown profile {name!r}; known: {', '.join(BENCH)}")
+    return dict(BENCH_USUAL if name is None else BENCH[name])
 
 
 def usual_batch(dataset: str) -> int:

@@ -33,7 +33,7 @@ def environment(device: str | torch.device) -> dict[str, Any]:
         torchvision and numpy (versions, None if absent), platform, cpu (model), cores (those that this process may
         use), threads (of one torch operation),
         device (a dict: type, and for CUDA also name, memory_bytes, capability, driver, cuda and cudnn), command (the
-        home folder written as ~), time (UTC, ISO 8601).
+        home folder written as ~, any other absolute path after NAME: by its last name), time (UTC, ISO 8601).
     """
     commit = _commit()
     return {
@@ -148,4 +148,6 @@ def _command(argv: Sequence[str]) -> str:
         start = [os.path.basename(program)]
     command = shlex.join([*start, *argv[1:]])
     home = os.path.expanduser("~").rstrip("/")
-    return re.sub(rf"(?<![^\s'\"=:,]){re.escape(home)}(?![^\s'\"/\\:,])", "~", command) if home else command
+    if home:
+        command = re.sub(rf"(?<![^\s'\"=:,]){re.escape(home)}(?![^\s'\"/\\:,])", "~", command)
+    return re.sub(r"(?<=\w:)/(?!/)(?:[^\s'\"/,]+/)*(?=[^\s'\"/,])", ".../", command)

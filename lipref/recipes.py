@@ -17,6 +17,7 @@ from lipref.experiment import configure, execute
 from lipref.layers import LayerSpec
 from lipref.paths import PAPER
 from lipref.random_search import RandomSearch
+from lipref.speed import Speed
 from lipref.training import Progress, Settings
 
 VALIDATION = 0.1
@@ -104,6 +105,8 @@ def search(
     *,
     device: torch.device,
     schedule: str = "onecycle",
+    ema: float | None = None,
+    speed: Speed | None = None,
     checkpoint_seconds: float = 120.0,
     on_candidate: Callable[[int, float], Callable[[Progress], None] | None] | None = None,
     read_only: bool = False,
@@ -119,7 +122,7 @@ def search(
         learning_rate, weight_decay = search.ask()
         settings = Settings(
             epochs=plan.epochs, learning_rate=learning_rate, batch_size=batch_size, weight_decay=weight_decay,
-            schedule=schedule, seed=plan.seed,
+            schedule=schedule, seed=plan.seed, ema=ema, speed=speed or Speed(),
         )  # fmt: skip
         config = configure(
             data, spec, size, settings, device, validation=VALIDATION,

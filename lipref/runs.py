@@ -66,6 +66,9 @@ class RunConfig(Config):
     settings: Settings
     augmented: bool | None = None
 
+    def as_dict(self) -> dict:
+        return super().as_dict() | {"settings": self.settings.as_dict()}
+
     @property
     def folder(self) -> str:
         """Name of the run's folder: readable, and unique by the digest's first digits."""

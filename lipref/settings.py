@@ -1,10 +1,11 @@
 """The hyperparameters of a run, and the schedules that they define."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 from lipref.errors import LiprefError
 from lipref.losses import OFFSET, TEMPERATURE
+from lipref.speed import Speed
 
 SCHEDULES = ("onecycle", "paper", "constant")
 
@@ -24,6 +25,9 @@ class Settings:
         offset: Of the loss, in units of the margin.
         temperature: Of the loss.
         seed: Recorded here; it acts through the model's construction and the batches.
+        ema: None, or the decay, within (0, 1), of an exponential moving average of the parameters, which takes the
+            place of the last weights when training ends (`lipref.updates`).
+        speed: How a step is computed; a dict, as in records, becomes a `Speed`.
 
     Raises:
         LiprefError: a value out of range.
@@ -40,8 +44,11 @@ class Settings:
     offset: float = OFFSET
     temperature: float = TEMPERATURE
     seed: int = 0
+    ema: float | None = None
+    speed: Speed = field(default_factory=Speed)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "speed", Speed.of(self.speed))
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -61,6 +68,13 @@ class Settings:
                 raise LiprefError(f"{name}={value!r}: give a finite number {wanted}")
         if self.schedule not in SCHEDULES:
             raise LiprefError(f"schedule={self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        if self.ema is not None and not (isinstance(self.ema, float) and 0 < self.ema < 1):
+            raise LiprefError(f"ema={self.ema!r}: give a number above 0 and below 1, such as 0.999, or None")
+
+    def as_dict(self) -> dict:
+        """The settings as records have them: ``ema`` and ``speed`` where they are given, everything else always."""
+        settings = asdict(self) | {"speed": self.speed.as_dict()}
+        return {name: value for name, value in settings.items() if name not in ("ema", "speed") or value}
 
 
 def learning_rate_at(settings: Settings, step: int, steps_per_epoch: int) -> float:

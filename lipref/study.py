@@ -17,6 +17,7 @@ from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.paths import RESULTS, ROOT, RUNS
 from lipref.runs import make_folder, place, row
+from lipref.speed import options_of
 
 
 class Study:
@@ -179,6 +180,7 @@ class Study:
             and settings["seed"] in self.seeds
             and (settings["epochs"], settings["batch_size"]) == (self.epochs, self.batch_size)
             and settings["schedule"] == "onecycle"
+            and not options_of(settings)
         )
 
     def _train(self, names: list[str]) -> list[dict]:

@@ -72,8 +72,8 @@ def run_task(
 
         recipe = recipes.search(
             data, spec, size, search, plan.settings.batch_size, plan.out / "search", device=device,
-            schedule=plan.settings.schedule, checkpoint_seconds=plan.checkpoint_seconds, on_candidate=on_candidate,
-            read_only=read_only,
+            schedule=plan.settings.schedule, ema=plan.settings.ema, speed=plan.settings.speed,
+            checkpoint_seconds=plan.checkpoint_seconds, on_candidate=on_candidate, read_only=read_only,
         )  # fmt: skip
         done = candidates * search.epochs
     records = []

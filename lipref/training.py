@@ -6,19 +6,21 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lipref import checkpoint
 from lipref.certify import margins
-from lipref.divergence import find_fault, is_finite
+from lipref.divergence import find_fault
 from lipref.errors import LiprefError
+from lipref.forward import Forward
 from lipref.losses import offset_cross_entropy
+from lipref.resuming import Position, State
 from lipref.settings import Settings, learning_rate_at, momentum_at
+from lipref.updates import Average, sgd
 
 __all__ = [
     "BatchSource", "Outcome", "Progress", "Settings", "learning_rate_at", "momentum_at", "train", "training_step",
@@ -72,7 +74,9 @@ class Outcome:
         diverged: None, or a dict: step and epoch (from 0) that failed, layer (the module where non-finite numbers
             first appear; None if there is none), what (one line for people).
         train_seconds: Time in training steps, over all pieces of an interrupted run, without callbacks, checkpoints,
-            and steps that were lost and done again.
+            compilation, and steps that were lost and done again.
+        compile_seconds: Time of compilation, over all pieces.
+        notices: A line for each option that could not be had.
     """
 
     status: str
@@ -80,6 +84,8 @@ class Outcome:
     steps: int
     diverged: dict[str, Any] | None
     train_seconds: float
+    compile_seconds: float = 0.0
+    notices: list[str] = field(default_factory=list)
 
 
 def train(
@@ -98,7 +104,8 @@ def train(
     the history (but for its seconds) of an undisturbed run: bit for bit on a CPU with the same number of threads.
 
     Args:
-        model: Maps images to logits; its state dict holds all that training changes. It is left in evaluation mode.
+        model: Maps images to logits; its state dict holds all that training changes. It is left in evaluation mode,
+            with ``settings.ema`` with the averages as its weights, unless it diverged.
         batches: The training images.
         settings: The hyperparameters.
         checkpoint_path: Where the state is kept, every ``checkpoint_seconds`` and at the end; None keeps nothing.
@@ -119,8 +126,13 @@ def train(
         run.resume(path)
     model.train()
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    with torch.random.fork_rng(devices):
-        diverged = run.go(path, checkpoint_seconds, on_progress)
+    try:
+        with torch.random.fork_rng(devices):
+            diverged = run.go(path, checkpoint_seconds, on_progress)
+    finally:
+        run.forward.close()
+    if not diverged:
+        run.average.take_over()
     model.eval()
     return Outcome(
         status="diverged" if diverged else "done",
@@ -128,6 +140,8 @@ def train(
         steps=run.steps_done,
         diverged=diverged,
         train_seconds=run.position.train_seconds,
+        compile_seconds=run.position.compile_seconds,
+        notices=run.position.notices,
     )
 
 
@@ -154,21 +168,6 @@ def training_step(
     return functools.partial(run.step, images, labels)
 
 
-@dataclass
-class _Position:
-    """The next step, and what has been summed up since the start of its epoch."""
-
-    epoch: int = 0
-    step: int = 0
-    images: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    certified: int = 0
-    seconds: float = 0.0
-    train_seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
 class _Run:
     def __init__(self, model: nn.Module, batches: BatchSource, settings: Settings, config_digest: str) -> None:
         self.model, self.batches, self.settings = model, batches, settings
@@ -186,11 +185,16 @@ class _Run:
         lost = [name for name, _ in model.named_buffers() if name not in kept]
         if lost:
             raise LiprefError(f"buffer {lost[0]} is not persistent, a resumed run would lose it: make it persistent")
-        self.optimizer = torch.optim.SGD(
-            self.parameters.values(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
-        )
-        self.position = _Position()
-        self.identity = {"config_digest": config_digest, "steps_per_epoch": self.steps_per_epoch, **asdict(settings)}
+        # Before the optimizer, which goes by the layout of the weights.
+        whole = settings.batch_size if self.steps_per_epoch > 1 else None
+        self.forward = Forward(model, settings.speed, whole)
+        self.optimizer = sgd(self.parameters, settings)
+        if settings.speed.fused and not self.optimizer.defaults["fused"]:
+            self.forward.notices.append("fused SGD is for CUDA: the foreach form is taken, with the usual numbers")
+        self.average = Average(self.parameters, settings.ema)
+        identity = {"config_digest": config_digest, "steps_per_epoch": self.steps_per_epoch, **settings.as_dict()}
+        self.state = State(model, self.parameters, self.optimizer, self.average, identity)
+        self.position = Position()
 
     @property
     def steps_done(self) -> int:
@@ -208,6 +212,7 @@ class _Run:
             for step, (images, labels) in zip(steps, self.batches.epoch(epoch, start=start), strict=True):
                 where = {"step": self.steps_done, "epoch": epoch}
                 fault = self.step(images, labels)
+                compiling = self.compiled()
                 if fault:
                     return where | fault
                 progress = self.progress()
@@ -215,10 +220,14 @@ class _Run:
                 if ends_epoch and images.is_cuda:
                     torch.cuda.synchronize(images.device)  # the last step belongs to this epoch's seconds
                 now = time.perf_counter()
-                position.seconds += now - mark
-                position.train_seconds += now - mark
+                taken = now - mark - compiling
+                position.seconds += taken
+                position.train_seconds += taken
                 if ends_epoch:
-                    self.close_epoch(progress)
+                    position.close_epoch(
+                        loss=progress.loss, accuracy=progress.accuracy, cra_36=progress.cra,
+                        learning_rate=progress.learning_rate,
+                    )  # fmt: skip
                 finished = position.epoch == self.settings.epochs
                 if finished or (path is not None and now - saved >= checkpoint_seconds):
                     fault = self.save(path, images)
@@ -238,12 +247,13 @@ class _Run:
         group = self.optimizer.param_groups[0]
         group["lr"] = learning_rate_at(self.settings, self.steps_done, self.steps_per_epoch)
         group["momentum"] = momentum_at(self.settings, self.steps_done, self.steps_per_epoch)
+        self.forward.ready(images, lambda logits: self.loss(logits, labels))
         torch.manual_seed(_seed(self.settings.seed, self.steps_done))  # for layers that draw
         try:
-            logits = self.model(images)
+            logits = self.forward(images)
         except torch.linalg.LinAlgError as error:  # how a factorisation reports a NaN
             return self.fault(images, " ".join(str(error).split()))
-        loss = offset_cross_entropy(logits, labels, self.settings.offset, self.settings.temperature)
+        loss = self.loss(logits, labels)
         lead = margins(logits.detach(), labels)
         # One transfer per step, and the only wait for the device.
         numbers = torch.stack(
@@ -257,6 +267,7 @@ class _Run:
         except torch.linalg.LinAlgError as error:
             return self.fault(images, " ".join(str(error).split()))
         self.optimizer.step()
+        self.average.update()
         position = self.position
         position.step += 1
         position.images += len(labels)
@@ -265,8 +276,20 @@ class _Run:
         position.certified += round(numbers[2])
         return None
 
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return offset_cross_entropy(logits, labels, self.settings.offset, self.settings.temperature)
+
+    def compiled(self) -> float:
+        """Seconds of compilation since the last call; they, and what could not be had, are noted."""
+        seconds, self.forward.compile_seconds = self.forward.compile_seconds, 0.0
+        self.position.compile_seconds += seconds
+        # A resumed run may say again what it said before.
+        self.position.notices = list(dict.fromkeys([*self.position.notices, *self.forward.notices]))
+        return seconds
+
     def fault(self, images: Tensor, seen: str) -> dict[str, Any]:
-        layer, found = find_fault(self.model, images)
+        with self.forward.arithmetic():
+            layer, found = find_fault(self.model, images)
         return {"layer": layer, "what": f"{seen}; {found}"}
 
     def progress(self) -> Progress:
@@ -281,67 +304,19 @@ class _Run:
             learning_rate=self.optimizer.param_groups[0]["lr"],
         )
 
-    def close_epoch(self, progress: Progress) -> None:
-        position = self.position
-        position.history.append(
-            {
-                "epoch": progress.epoch,
-                "loss": progress.loss,
-                "accuracy": progress.accuracy,
-                "cra_36": progress.cra,
-                "learning_rate": progress.learning_rate,
-                "seconds": position.seconds,
-            }
-        )
-        position.epoch, position.step = position.epoch + 1, 0
-        position.images, position.loss, position.correct, position.certified, position.seconds = 0, 0.0, 0, 0, 0.0
-
-    def tensors(self) -> dict[str, Tensor]:
-        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for name, parameter in self.parameters.items():
-            buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum/{name}"] = buffer
-        return tensors
-
     def save(self, path: Path | None, images: Tensor) -> dict[str, Any] | None:
         """Write the state, or nothing and what is wrong if it is not finite. Without a path it only looks."""
-        tensors = self.tensors()
-        for name, tensor in tensors.items():
-            if not is_finite(tensor):
-                return self.fault(images, f"after this step {name} is not finite")
+        name = self.state.not_finite()
+        if name is not None:
+            return self.fault(images, f"after this step {name} is not finite")
         if path is not None:
-            checkpoint.save(path, tensors, {"run": self.identity, "position": asdict(self.position)})
+            self.state.save(path, self.position)
         return None
 
     def resume(self, path: Path) -> None:
-        tensors, meta = checkpoint.load(path)
-        remedy = "delete the file to start anew, or choose another folder"
-        if meta.keys() != {"run", "position"}:
-            raise LiprefError(f"{path}: a checkpoint, but not of a training run: {remedy}")
-        for name in meta["run"] | self.identity:
-            was, now = meta["run"].get(name), self.identity.get(name)
-            if was != now:
-                raise LiprefError(f"{path}: belongs to another run, with {name}={was!r} instead of {now!r}: {remedy}")
-        weights = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        momenta = {f"momentum/{name}": parameter for name, parameter in self.parameters.items()}
-        for name in weights.keys() | tensors.keys():
-            kept, wanted = tensors.get(name), (weights | momenta).get(name)
-            if kept is None or wanted is None or (kept.shape, kept.dtype) != (wanted.shape, wanted.dtype):
-                raise LiprefError(f"{path}: {name} is {_kind(kept)}, the model wants {_kind(wanted)}: {remedy}")
-        self.model.load_state_dict({name.removeprefix("model/"): tensors[name] for name in weights})
-        for name, parameter in momenta.items():
-            if name in tensors:
-                # The parameter's strides, as the optimizer would have it: other strides may round differently.
-                buffer = torch.empty_like(parameter, requires_grad=False).copy_(tensors[name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
-        self.position = _Position(**meta["position"])
+        self.position = self.state.load(path)
 
 
 def _seed(seed: int, step: int) -> int:
     """Seed of one step: a resumed run draws what an undisturbed one would."""
     return int.from_bytes(hashlib.sha256(f"step {seed} {step}".encode()).digest()[:8], "big", signed=True)
-
-
-def _kind(tensor: Tensor | None) -> str:
-    return "absent" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"

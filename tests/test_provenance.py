@@ -111,6 +111,21 @@ def test_no_git_at_all(monkeypatch):
         (["/home/ada/bin/lipref", "--out=/home/ada/runs", "/home/ada"], "lipref --out=~/runs ~"),
         (["lipref", "/home/ada/my runs"], "lipref '~/my runs'"),
         (["lipref", "/home/adam/runs", "/data/home/ada/x"], "lipref /home/adam/runs /data/home/ada/x"),
+        (
+            ["lipref", "bench", "--against", "authors:/data/ref", "--device", "cuda:0"],
+            "lipref bench --against authors:.../ref --device cuda:0",
+        ),
+        (
+            [
+                "lipref",
+                "--dataset=imagefolder:/data/a/pictures",
+                "authors:/home/ada/ref",
+                "a:b",
+                "x:ref/a",
+                "http://a/b",
+            ],
+            "lipref --dataset=imagefolder:.../pictures authors:~/ref a:b x:ref/a http://a/b",
+        ),
         (["-c"], "-c"),
     ],
 )

@@ -14,6 +14,7 @@ from lipref.claims.estimate import NOTHING, Estimate, share_interval
 from lipref.errors import LiprefError
 from lipref.losses import OFFSET, TEMPERATURE
 from lipref.paths import RESULTS, ROOT
+from lipref.speed import beyond_rounding
 from lipref.study import read
 
 # The paper's name -> ours, training images, test images.
@@ -129,6 +130,7 @@ def misfit(record: dict, dataset: str, budget: str) -> str:
         ("test images", config["test_images"], test), ("held out", config["validation"], 0),
         ("epochs", settings["epochs"], epochs), ("batch", settings["batch_size"], BATCH),
         ("offset", settings["offset"], OFFSET), ("temperature", settings["temperature"], TEMPERATURE),
+        ("options", beyond_rounding(settings) or "none", "none"),
     ):  # fmt: skip
         if value != wanted:
             return f"{what}: {value}, not {wanted}"

@@ -12,6 +12,7 @@ from lipref.data import DATASETS
 from lipref.errors import LiprefError
 from lipref.nets import SIZES
 from lipref.settings import SCHEDULES
+from lipref.speed import PRECISIONS
 
 Dataset = Annotated[str | None, typer.Option(help=f"One of {', '.join(DATASETS)}.")]
 Sizes = Annotated[str | None, typer.Option(help=f"Comma-separated, of {', '.join(SIZES)}.")]
@@ -40,6 +41,16 @@ Search = Annotated[str | None, typer.Option(help="Where the paper has no learnin
 Validation = Annotated[
     str, typer.Option(help="Validation images of a search: clean, or augmented as in the authors' code.")
 ]  # fmt: skip
+ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="Train with the channels innermost in memory.")]
+Precision = Annotated[
+    str, typer.Option(help=f"Of training: {', '.join(PRECISIONS)} (convolutions and activations; certificates never).")
+]  # fmt: skip
+Compile = Annotated[bool, typer.Option("--compile", help="Train by torch.compile; says so where it cannot.")]
+Fused = Annotated[bool, typer.Option("--fused", help="Fused SGD, on CUDA.")]
+Ema = Annotated[
+    float | None, typer.Option(help="Decay of a moving average of the weights, which is what is certified then.")
+]  # fmt: skip
+CudaGraphs = Annotated[bool, typer.Option("--cuda-graphs", help="Compile and capture CUDA graphs; on CUDA.")]
 Repeats = Annotated[int, typer.Option(help="Timed steps and batches per measurement.")]
 
 

@@ -12,6 +12,7 @@ from lipref.errors import LiprefError
 from lipref.items.budget_tables import BATCH, TEST_IMAGES, epochs_of
 from lipref.layers import LAYERS
 from lipref.losses import OFFSET, TEMPERATURE
+from lipref.speed import beyond_rounding
 from lipref.study import read
 
 LAYERS_OF_TABLES = tuple(name for name in LAYERS if name != "standard")  # which has no accuracy in the paper
@@ -72,6 +73,8 @@ def misfit(record: dict, dataset: str) -> str:
         return f"with batches of {settings['batch_size']}, not {BATCH}"
     if (settings["offset"], settings["temperature"]) != (OFFSET, TEMPERATURE):
         return "with another loss"
+    if beyond_rounding(settings):
+        return f"with training options: {beyond_rounding(settings)}"
     if budget_of(record, dataset) is None:
         return f"of {settings['epochs']} epochs, none of the paper's budgets for {config['layer']} {config['size']}"
     return ""

@@ -1,0 +1,219 @@
+"""The pass through the network in a training step: as it is, in another memory layout, in bfloat16, compiled.
+
+Everything here is undone around each pass: the network that a callback evaluates, that is certified and that is saved
+has no trace of it. Operators are prepared by the layers' own code, in float32, whatever the options.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from lipref.errors import LiprefError
+from lipref.layers import LipschitzConv2d
+from lipref.speed import Speed
+
+BACKEND = "inductor"  # of torch.compile
+
+
+class Forward:
+    """Images to logits, as ``speed`` asks for.
+
+    Args:
+        model: In training mode when it is called. With ``channels_last`` its kernels are laid out anew until `close`.
+        speed: The options.
+        batch_size: Images of a whole batch; None where all are of one size. Batches of other sizes are not compiled, so
+            that a last, smaller one asks for no second compilation.
+
+    Attributes:
+        compile_seconds: What compilation took.
+        notices: A line for each option that could not be had.
+
+    Raises:
+        LiprefError: an option that the device or the weights' dtype do not allow.
+    """
+
+    def __init__(self, model: nn.Module, speed: Speed, batch_size: int | None) -> None:
+        self.model, self.speed, self.batch_size = model, speed, batch_size
+        self.compile_seconds = 0.0
+        self.notices: list[str] = []
+        dtypes = {parameter.dtype for parameter in model.parameters()}
+        if speed.precision == "bf16" and dtypes != {torch.float32}:
+            raise LiprefError(f"precision='bf16' with weights of {', '.join(map(str, dtypes))}: give float32 weights")
+        for parameter in model.parameters():
+            speed.check_device(parameter.device.type)
+        self._layers = [module for module in model.modules() if type(module).forward is LipschitzConv2d.forward]
+        self._passes = self._own_passes()
+        self._given_layouts: list[tuple[Tensor, tuple[int, ...]]] = []
+        if speed.channels_last:
+            self._given_layouts = [(weight, weight.stride()) for weight in model.parameters() if weight.dim() == 4]
+            for weight, _ in self._given_layouts:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        self._wanted = speed.compiles
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._shape = torch.Size()
+        self._calls: dict[LipschitzConv2d, tuple[int, int]] = {}  # in their order, with the (H, W) of their input
+        self._use: dict[nn.Module, Callable] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of ``images`` (N, C, H, W), in the images' dtype, with gradients to the parameters."""
+        if self._compiled is not None and images.shape == self._shape:
+            return self._with_operators(images)
+        with self.arithmetic():
+            return self.model(images).to(images.dtype)
+
+    def arithmetic(self):
+        """Context in which the model computes in the precision of training, for whoever looks into it."""
+        return _instead(self._passes)
+
+    def close(self) -> None:
+        """Give the model's kernels their own layouts back."""
+        for weight, strides in self._given_layouts:
+            weight.data = torch.empty_strided(
+                weight.shape, strides, dtype=weight.dtype, device=weight.device
+            ).copy_(weight.data)  # fmt: skip
+        self._given_layouts = []
+
+    def ready(self, images: Tensor, finish: Callable[[Tensor], Tensor]) -> None:
+        """Compile before the first whole batch; nothing else changes, neither weights nor buffers nor gradients.
+
+        What cannot be compiled stays as it is, with a line among ``notices``.
+
+        Args:
+            images: The batch.
+            finish: The loss of its logits, for the backward pass.
+        """
+        if not self._wanted or self.batch_size not in (None, len(images)):
+            return
+        started = time.perf_counter()
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._compile(images, finish)
+            self._wanted = False
+        except torch.linalg.LinAlgError:
+            self._compiled = None  # how a factorisation reports a NaN: the step itself will tell of it
+        except Exception as error:
+            self._compiled, self._wanted = None, False
+            self.notices.append(f"not compiled: {_reason(error)}")
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+            self.compile_seconds += time.perf_counter() - started
+
+    def _compile(self, images: Tensor, finish: Callable[[Tensor], Tensor]) -> None:
+        self._calls = self._sizes(images)
+        for layer, size in self._calls.items():
+            if any(value.is_complex() for value in layer.prepare(size).values()):
+                raise LiprefError(f"{type(layer).__name__} works with complex numbers, for which no code is generated")
+        self._use = self._passes | {layer: functools.partial(_use, layer, self.speed) for layer in self._calls}
+        torch.compiler.reset()  # what earlier runs of this process left counts against a limit
+        mode = {"mode": "reduce-overhead"} if self.speed.cuda_graphs else {}
+        self._compiled = torch.compile(self.model, dynamic=False, backend=BACKEND, **mode)
+        self._shape = images.shape
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        torch.autograd.grad(finish(self._with_operators(images)), parameters, allow_unused=True)
+
+    def _with_operators(self, images: Tensor) -> Tensor:
+        """The compiled pass. What moves vectors, waits for the device or factorises stays outside: the preparation."""
+        try:
+            for layer, size in self._calls.items():
+                layer.__dict__["_prepared"] = layer.prepare(size)
+            if self.speed.cuda_graphs:
+                self.model.zero_grad()  # the last step's gradients lie in memory that is used again
+                torch.compiler.cudagraph_mark_step_begin()
+            with _instead(self._use):
+                return self._compiled(images).to(images.dtype)
+        finally:
+            for layer in self._calls:
+                layer.__dict__.pop("_prepared", None)
+
+    def _sizes(self, images: Tensor) -> dict[LipschitzConv2d, tuple[int, int]]:
+        """The layers in the order of the pass, with the (H, W) of what each gets. None of them computes anything."""
+        found: dict[LipschitzConv2d, tuple[int, int]] = {}
+
+        def look(layer: LipschitzConv2d, x: Tensor) -> Tensor:
+            if layer in found:
+                raise LiprefError(f"{type(layer).__name__} is used twice in one pass")
+            found[layer] = (x.shape[-2], x.shape[-1])
+            return x.new_zeros(x.shape[0], layer.out_channels, *x.shape[-2:])
+
+        with torch.no_grad(), _instead({layer: functools.partial(look, layer) for layer in self._layers}):
+            self.model(images)
+        return found
+
+    def _own_passes(self) -> dict[nn.Module, Callable]:
+        """What stands in for the forward passes of modules: of the layers, and in bfloat16 of others with weights."""
+        if not self.speed.channels_last and self.speed.precision == "float32":
+            return {}
+        passes = {layer: functools.partial(_pass, layer, self.speed) for layer in self._layers}
+        if self.speed.precision == "bf16":
+            inside = {part for layer in self._layers for part in layer.modules()}
+            for module in self.model.modules():
+                if module not in inside and any(
+                    value is not None for value in (*module._parameters.values(), *module._buffers.values())
+                ):
+                    passes[module] = functools.partial(_in_float32, module.forward)
+        return passes
+
+
+def _pass(layer: LipschitzConv2d, speed: Speed, x: Tensor) -> Tensor:
+    return _transform(layer, speed, x, layer.prepare((x.shape[-2], x.shape[-1])))
+
+
+def _use(layer: LipschitzConv2d, speed: Speed, x: Tensor) -> Tensor:
+    return _transform(layer, speed, x, layer.__dict__["_prepared"])
+
+
+def _transform(layer: LipschitzConv2d, speed: Speed, x: Tensor, operator: Mapping[str, Tensor]) -> Tensor:
+    """The input transformation, in the layout and precision of ``speed``."""
+    # Complex numbers have no such precision, and transforms go by the rows; a backward pass that recomputes is outside
+    # of autocast.
+    if any(value.is_complex() for value in operator.values()) or getattr(layer, "recompute", False):
+        return layer.transform(x.float() if x.dtype == torch.bfloat16 else x, operator)
+    if speed.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+        operator = {name: _channels_last(value) for name, value in operator.items()}
+    if speed.precision == "float32":
+        return layer.transform(x, operator)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return layer.transform(x.bfloat16(), operator).bfloat16()
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
+def _in_float32(forward: Callable, *given: object) -> object:
+    return forward(*(x.float() if isinstance(x, Tensor) and x.dtype == torch.bfloat16 else x for x in given))
+
+
+@contextmanager
+def _instead(passes: Mapping[nn.Module, Callable]) -> Iterator[None]:
+    """Within it the modules' forward passes are these. Not by setattr, which would drop the operators that are kept."""
+    before = {module: module.__dict__.get("forward") for module in passes}
+    for module, function in passes.items():
+        module.__dict__["forward"] = function
+    try:
+        yield
+    finally:
+        for module, function in before.items():
+            if function is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = function
+
+
+def _reason(error: Exception) -> str:
+    """Why something failed, in one short line."""
+    error = getattr(error, "inner_exception", None) or error  # what PyTorch's compiler wraps
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return (text if isinstance(error, LiprefError) else f"{type(error).__name__}: {text}")[:200]
