@@ -67,7 +67,7 @@ def table(counts: pd.DataFrame) -> pd.DataFrame:
             column = "macs" if quantity == "MACs" else "stored"
             sources = {"ours": found[column].astype(float).to_numpy()}
             if layer in printed.index and part in (INPUT, PARAMETER):
-                sources["paper"] = _formula(printed.loc[layer, f"{part}_{name}"], found, layer)
+                sources["paper"] = formula(printed.loc[layer, f"{part}_{name}"], found, layer)
             for source in ("paper", "ours"):
                 if source in sources:
                     place = (source, layer, way, part, quantity)
@@ -172,7 +172,7 @@ def _measures(found: pd.DataFrame, values: np.ndarray, layer: str, part: str) ->
     return lines
 
 
-def _formula(printed: str, found: pd.DataFrame, layer: str) -> np.ndarray:
+def formula(printed: str, found: pd.DataFrame, layer: str) -> np.ndarray:
     """The printed formula at every point; iterations that the way has no setting for are as published."""
     from sympy import lambdify
 

@@ -14,7 +14,9 @@ from lipref.plots.curves import robustness_curve
 from lipref.plots.excluded import eco
 from lipref.plots.exponents import exponents
 from lipref.plots.first import first_network
+from lipref.plots.growth import growth
 from lipref.plots.learning import learning_curves
+from lipref.plots.race import race
 from lipref.plots.radars import radar
 from lipref.plots.radii import radii_dots
 from lipref.plots.rankings import ranking
@@ -38,6 +40,7 @@ __all__ = [
     "exponents",
     "first_network",
     "gaps",
+    "growth",
     "inference_throughput",
     "layer_styles",
     "learning_curves",
@@ -45,6 +48,7 @@ __all__ = [
     "memory_width",
     "or_blank",
     "parameters",
+    "race",
     "radar",
     "radii_dots",
     "ranking",
