@@ -7,12 +7,15 @@ import sys
 import typer
 
 from lipref.commands.attack import attack
+from lipref.commands.bench import bench
 from lipref.commands.certify import audit, certify, predict
 from lipref.commands.count import count
 from lipref.commands.excluded import excluded
+from lipref.commands.growth import growth
 from lipref.commands.measure import measure
 from lipref.commands.notebooks import batch, figures, report
 from lipref.commands.plan import plan
+from lipref.commands.race import race
 from lipref.commands.reproduce import reproduce
 from lipref.commands.soundness import soundness
 from lipref.commands.timed import timed
@@ -28,7 +31,7 @@ app = typer.Typer(
     help="1-Lipschitz layers compared: train, certify, predict, measure, and draw.",
 )  # fmt: skip
 for command in (
-    train, certify, audit, predict, attack, soundness, excluded, measure, count,
+    train, certify, audit, predict, attack, soundness, excluded, measure, bench, count, growth, race,
     timed, plan, reproduce, verify, figures, report, batch,
 ):  # fmt: skip
     app.command()(command)

@@ -52,6 +52,9 @@ def refused(monkeypatch, capsys, *arguments):
         (["--size", "XS,S"], ["XS,S"]),
         (["--layer", ""], ["--layer"]),
         (["--seed", str(10**23)], [str(10**23)]),
+        (["--precision", "half"], ["half", "float32", "bf16"]),
+        (["--ema", "1"], ["ema=1.0"]),
+        (["--cuda-graphs"], ["cuda_graphs", "cpu"]),
     ],
 )
 def test_train_refuses(monkeypatch, capsys, tmp_path, arguments, named):

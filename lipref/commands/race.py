@@ -1,0 +1,99 @@
+"""``lipref race``: certified robust accuracy over minutes of training."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from lipref import display, plans
+from lipref import race as racing
+from lipref.commands import options as o
+from lipref.commands.running import raise_failures, stopped
+from lipref.data import load
+from lipref.errors import LiprefError
+from lipref.paths import RUNS
+from lipref.race.recipes import ENTRIES
+from lipref.runs import make_folder
+
+DATASET = "imagefolder:data/datasets/cifar10-jpeg"
+
+
+def race(
+    layers: Annotated[str, typer.Option(help="Comma-separated, or all seven.")] = "all",
+    minutes: Annotated[str, typer.Option(help="Budgets: minutes of training steps, comma-separated.")] = "1,5,10,30",
+    seeds: o.Seeds = "0,1,2",
+    dataset: Annotated[str, typer.Option(help="As of lipref train.")] = DATASET,
+    size: Annotated[str | None, typer.Option(help="In place of the recipes'.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="In place of the recipes'.")] = None,
+    learning_rate: o.LearningRate = None,
+    weight_decay: o.WeightDecay = None,
+    ema: o.Ema = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: cuda where there is one.")] = "auto",
+    validation: Annotated[bool, typer.Option("--validation", help="Certify a tenth of the training images, for tuning; "
+                                             "the test images are not looked at.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Stop cleanly after so many; the same command goes on.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default data/runs/race.")] = None,
+    data_root: o.Root = None,
+    limit_train: o.LimitTrain = None,
+    limit_test: o.LimitTest = None,
+) -> None:  # fmt: skip
+    """Train each layer by its recipe for so many minutes, certify it once at the end, and say which goals are met.
+
+    The recipes are in lipref/race/recipes.py. A step of each is timed first; that fixes the epochs. Compilation and
+    certification are not counted as training; the time of both is in the tables.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    plans.check_device(device)
+    names = [entry.layer for entry in ENTRIES] if layers == "all" else plans.split_names(layers, "--layers")
+    if size is not None:
+        plans.check_sizes((size,))
+    entries = racing.entries(
+        names, size=size, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, ema=ema
+    )
+    out = make_folder(out or RUNS / "race")
+    contest = racing.Race(
+        entries=tuple(entries), minutes=_minutes(minutes), seeds=plans.whole_numbers(seeds, "--seeds"),
+        data=load(dataset, data_root, limit_train=limit_train, limit_test=limit_test), device=device, out=out,
+        validation=validation,
+    )  # fmt: skip
+    failures, ended, total = [], None, len(contest.runs())
+    with display.Count(display.console(), "racing") as shown:
+        done = 0
+
+        def update(name: str, progress) -> None:
+            share = progress.step / progress.total_steps if progress else 0.0
+            shown.update(done + share, total, name)
+
+        try:
+            for result in contest.records(deadline, update):
+                done += 1
+                failures += [str(result)] if isinstance(result, LiprefError) else []
+        except racing.SliceEnded:
+            ended = f"{done} of {total} runs are done: the same command goes on"
+        except KeyboardInterrupt:
+            raise stopped() from None
+    records = [each for each in contest.records(read_only=True) if isinstance(each, dict)]
+    if records:
+        written = racing.write(records, [(entry.layer, entry.size) for entry in entries], out)
+        table = racing.rows(records)
+        display.print_table(display.console(), racing.people(table))
+        display.print_table(display.console(), racing.goals(table, [(entry.layer, entry.size) for entry in entries]))
+        display.say(f"Written: {', '.join(map(str, written))}")
+    if ended:
+        display.say(ended)
+    raise_failures(failures, total, "runs")
+
+
+def _minutes(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(sorted({float(part) for part in plans.split_names(text, "--minutes")}))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < value < float("inf") for value in found):
+        raise LiprefError(f"--minutes {text}: give numbers above 0 such as 1,5,10")
+    return found

@@ -1,0 +1,7 @@
+"""Time to CRA: the certified robust accuracy that each layer reaches within so many minutes of training."""
+
+from lipref.race.recipes import GOALS, Entry, entries
+from lipref.race.runs import Race, SliceEnded
+from lipref.race.tables import goals, people, rows, write
+
+__all__ = ["GOALS", "Entry", "Race", "SliceEnded", "entries", "goals", "people", "rows", "write"]

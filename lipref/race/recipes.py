@@ -1,0 +1,85 @@
+"""One recipe per layer, all settings of it in one place; and the goals.
+
+These are starting points: the paper's learning rates and weight decays, at the size and with the options of training
+that should suit the layer. To tune one, change its line and run with ``--validation``, which certifies a held-out tenth
+of the training images in place of the test images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from lipref.errors import LiprefError
+from lipref.names import short_name
+from lipref.recipes import paper_recipe
+from lipref.settings import Settings
+from lipref.speed import Speed
+
+# CRA(36/255) in percent that at least one of the seven layers should reach, by minutes of training.
+GOALS = {1.0: 55.0, 5.0: 62.0, 10.0: 65.0, 30.0: 66.3}
+LAYER_MINUTES = 10.0  # within which every layer should pass what the paper's run of 2 h reached at the same size
+
+_PLAIN = Speed(fused=True)
+_REAL = Speed(channels_last=True, precision="bf16", compile=True, fused=True)  # for layers without complex numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """How one layer is trained. Learning rate and weight decay None: the paper's, for this data set, size and layer.
+
+    ``speed`` is for CUDA; on a CPU its options do not pay, and none is taken.
+    """
+
+    layer: str
+    size: str
+    batch_size: int = 256
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: str = "onecycle"
+    ema: float | None = None
+    speed: Speed = field(default_factory=Speed)
+
+    def settings(self, dataset: str, device: str, epochs: int, seed: int) -> Settings:
+        """The hyperparameters of one run.
+
+        Raises:
+            LiprefError: a learning rate that neither the recipe nor the paper has.
+        """
+        found = paper_recipe(dataset, self.size, self.layer)
+        rate = self.learning_rate if self.learning_rate is not None else found and found.learning_rate
+        decay = self.weight_decay if self.weight_decay is not None else found and found.weight_decay
+        if rate is None or decay is None:
+            raise LiprefError(
+                f"{self.layer} {self.size}: the paper has no learning rate for {dataset}; give --learning-rate"
+            )
+        return Settings(
+            epochs=epochs, learning_rate=rate, weight_decay=decay, batch_size=self.batch_size, schedule=self.schedule,
+            seed=seed, ema=self.ema, speed=self.speed if device.startswith("cuda") else Speed(),
+        )  # fmt: skip
+
+
+ENTRIES = (
+    Entry(layer="aol", size="S", speed=_REAL),
+    Entry(layer="bcop", size="S", speed=_REAL),
+    Entry(layer="cayley", size="S", speed=_PLAIN),
+    Entry(layer="cpl", size="S", speed=_REAL),
+    Entry(layer="lot", size="XS", speed=_PLAIN),
+    Entry(layer="sll", size="S", speed=_REAL),
+    Entry(layer="soc", size="XS", speed=_REAL),
+)
+
+
+def entries(layers: Sequence[str], **changes: object) -> list[Entry]:
+    """The recipes of ``layers``, with the settings of ``changes`` that are not None in place of their own.
+
+    Raises:
+        LiprefError: a layer without a recipe.
+    """
+    known = {entry.layer: entry for entry in ENTRIES}
+    unknown = [name for name in layers if name not in known]
+    if unknown:
+        names = ", ".join(known)
+        raise LiprefError(f"{short_name(unknown[0])!r} has no recipe in lipref/race/recipes.py; known: {names}")
+    given = {name: value for name, value in changes.items() if value is not None}
+    return [replace(known[name], **given) for name in layers]

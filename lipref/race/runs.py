@@ -1,0 +1,175 @@
+"""The runs of a race: steps timed once, then whole trainings, in slices that end cleanly."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lipref import budgets
+from lipref.data import Batches, ImageData, validation_split
+from lipref.errors import LiprefError
+from lipref.experiment import configure, execute
+from lipref.layers import resolve
+from lipref.nets import convnet
+from lipref.provenance import environment, write_json
+from lipref.race.recipes import Entry
+from lipref.recipes import VALIDATION
+from lipref.runs import NotDone
+from lipref.training import Progress, train
+
+FILE = "paces.json"  # seconds of a training step, measured once and then fixed: they decide the epochs
+WARM_UP, TIMED, LONGEST = 3, 30, 20.0  # steps before the clock, steps on it at most, and seconds of them at most
+SHARE = 0.97  # of a budget that epochs are planned for: what ends a moment late would not count
+CHECKPOINT_SECONDS = 15.0  # what a slice's end or a kill may cost
+
+
+class SliceEnded(KeyboardInterrupt):
+    """The time of this call is over; the next one goes on from the checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """Every recipe under every budget, with every seed.
+
+    Attributes:
+        minutes: The budgets: minutes of training steps, without compilation, certification and loading.
+        validation: Certify a held-out tenth of the training images in place of the test images.
+    """
+
+    entries: tuple[Entry, ...]
+    minutes: tuple[float, ...]
+    seeds: tuple[int, ...]
+    data: ImageData
+    device: str
+    out: Path
+    validation: bool = False
+
+    def runs(self) -> list[tuple[int, float, Entry]]:
+        """Seed, minutes and recipe: the first seed of everything first, of it the short runs."""
+        return [(seed, minutes, entry) for seed in self.seeds for minutes in self.minutes for entry in self.entries]
+
+    def records(
+        self, deadline: float | None = None, on_progress: Callable[[str, Progress | None], None] | None = None,
+        read_only: bool = False,
+    ) -> Iterator[dict | LiprefError]:  # fmt: skip
+        """Do the runs, or read those that are done, one after the other.
+
+        Args:
+            deadline: Of `time.monotonic`: a run that is under way then stops at its next step.
+            on_progress: Called with the name of a run at its start, and with its progress after each step.
+            read_only: Only what is there.
+
+        Yields:
+            The record of each run, with ``notes`` of its budget; or what went wrong with it.
+
+        Raises:
+            SliceEnded: the deadline has passed.
+        """
+        for seed, minutes, entry in self.runs():
+            name = f"{entry.layer} {entry.size}, {minutes:g} min, seed {seed}"
+
+            def listen(progress: Progress | None, name: str = name) -> None:
+                if on_progress:
+                    on_progress(name, progress)
+                if deadline is not None and time.monotonic() > deadline:
+                    raise SliceEnded
+
+            try:
+                if not read_only:
+                    listen(None)
+                yield self._record(seed, minutes, entry, listen, read_only)
+            except NotDone:
+                continue
+            except LiprefError as error:
+                yield LiprefError(f"{name}: {error}")
+
+    def _record(self, seed: int, minutes: float, entry: Entry, listen: Callable, read_only: bool) -> dict:
+        step = self.step_seconds(entry, read_only)
+        images = len((validation_split(self.data, VALIDATION) if self.validation else self.data).train.labels)
+        epochs = budgets.epochs_in(60 * minutes * SHARE, step, images, entry.batch_size)
+        settings = entry.settings(self.data.name, self.device, epochs, seed)
+        device = torch.device(self.device)
+        spec = resolve(entry.layer)
+        config = configure(
+            self.data, spec, entry.size, settings, device, validation=VALIDATION if self.validation else 0.0
+        )
+        return execute(
+            config, self.data, spec, self.out / f"{minutes:g}min", device=device,
+            checkpoint_seconds=CHECKPOINT_SECONDS, on_progress=listen, read_only=read_only,
+            notes={"minutes": minutes, "step_seconds": step},
+        )  # fmt: skip
+
+    def step_seconds(self, entry: Entry, read_only: bool = False) -> float:
+        """Mean seconds of a training step with everything that belongs to it: reading images, augmenting, the step.
+
+        Measured at the first call, then read from the folder: the epochs stay as they are on whatever machine the
+        next slice runs.
+
+        Raises:
+            NotDone: not measured yet, and ``read_only``.
+            LiprefError: the loss is not finite, or the file is damaged.
+        """
+        question = self.question(entry)
+        path = self.out / FILE
+        try:
+            known = json.loads(path.read_text()) if path.exists() else []
+            found = [float(line["step_seconds"]) for line in known if line["question"] == question]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LiprefError(f"{path} is damaged ({error}); delete it to time the steps again") from error
+        if found:
+            return found[0]
+        if read_only:
+            raise NotDone(str(path))
+        seconds = self._time(entry)
+        line = {"question": question, "step_seconds": seconds, "environment": environment(self.device)}
+        write_json(path, [*known, line])
+        return seconds
+
+    def question(self, entry: Entry) -> dict:
+        """What the seconds of a step depend on, but for the machine."""
+        settings = entry.settings(self.data.name, self.device, 1, 0)
+        return {
+            "layer": entry.layer, "size": entry.size, "dataset": self.data.name, "device": self.device.split(":")[0],
+            "settings": settings.as_dict(),
+        }  # fmt: skip
+
+    def _time(self, entry: Entry) -> float:
+        device = torch.device(self.device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            spec = resolve(entry.layer)
+            model = convnet(entry.size, spec, self.data.num_classes, self.data.channels, self.data.image_size)
+            clock = _Clock()
+            try:
+                outcome = train(
+                    model.to(device), Batches(self.data.train, self.data, entry.batch_size, 0, device),
+                    entry.settings(self.data.name, self.device, WARM_UP + TIMED + 1, 0), on_progress=clock,
+                )  # fmt: skip
+            except _Timed:
+                return clock.seconds
+        raise LiprefError(f"{outcome.diverged['what']} while its step was timed; lower its learning rate")
+
+
+class _Timed(Exception):
+    """Enough steps have been timed."""
+
+
+class _Clock:
+    """Mean seconds of a step, from the calls after each."""
+
+    def __init__(self) -> None:
+        self.done, self.started, self.seconds = 0, 0.0, 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.perf_counter()
+        self.done += 1
+        if self.done == WARM_UP:
+            self.started = now
+        elif self.done > WARM_UP and (self.done - WARM_UP == TIMED or now - self.started > LONGEST):
+            self.seconds = (now - self.started) / (self.done - WARM_UP)
+            raise _Timed

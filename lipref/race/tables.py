@@ -1,0 +1,128 @@
+"""What a race found: a row per run, mean and spread over seeds, and the goals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lipref import artifacts, published
+from lipref.plots import display_name
+from lipref.provenance import write_json
+from lipref.race.recipes import GOALS, LAYER_MINUTES
+from lipref.runs import row
+
+NAME = "race"
+TESTED, HELD_OUT = "test", "validation"
+NOT_MEASURED = "not measured"
+SEEDS = 3  # that a goal is met with
+
+
+def rows(records: Sequence[dict]) -> pd.DataFrame:
+    """A row per run: `lipref.runs.row` with the budget in minutes, compile seconds, options, device and commit."""
+    lines = []
+    for record in records:
+        environment, settings = record["environment"], record["config"]["settings"]
+        device = environment["device"]
+        lines.append(
+            {"minutes": record["notes"]["minutes"]}
+            | row(record)
+            | {
+                "hyperparameters": "recipe",
+                "images": HELD_OUT if record["config"]["validation"] else TESTED,
+                "train_minutes": record["train_seconds"] / 60,
+                "compile_seconds": record.get("compile_seconds", 0.0),
+                "options": " ".join(f"{name}={value}" for name, value in settings.get("speed", {}).items()),
+                "machine": device.get("name") or environment["cpu"],
+                "commit": environment["commit"],
+                "dirty": environment["dirty"],
+                "torch": environment["torch"],
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def people(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over seeds, a line per budget, layer and size; the best CRA of a budget first."""
+    lines = []
+    keys = ["images", "minutes", "layer", "size", "machine"]
+    for (images, minutes, layer, size, machine), group in table.groupby(keys, sort=False):
+        done = group[group.status == "done"]
+        lines.append(
+            {
+                "minutes": minutes, "_cra": done.cra_36.mean() if len(done) else -1.0,
+                "layer": display_name(layer), "size": size, "epochs": int(group.epochs.iloc[0]),
+                "n": len(done) if len(done) == len(group) else f"{len(done)}/{len(group)}",
+                "CRA 36/255": _spread(done, "cra_36"), "accuracy": _spread(done, "accuracy"),
+                "trained, min": f"{group.train_minutes.mean():.2f}",
+                "compiling, s": f"{group.compile_seconds.mean():.0f}", "images": images, "machine": machine,
+            }
+        )  # fmt: skip
+    shown = pd.DataFrame(lines).sort_values(["minutes", "_cra"], ascending=[True, False], kind="stable")
+    return shown.drop(columns="_cra").assign(minutes=shown.minutes.map("{:g}".format)).reset_index(drop=True)
+
+
+def _spread(done: pd.DataFrame, name: str) -> str:
+    if done.empty:
+        return "diverged"
+    values = 100 * done[name]
+    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def goals(table: pd.DataFrame, layers: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Each goal, the best that was reached within its time by the mean over seeds, and whether that meets it.
+
+    What counts are groups of runs on the test images, equal but for the seed, of which every one is done, proved and
+    within its own budget; a goal is met by the mean of at least `SEEDS` of them.
+
+    Args:
+        table: `rows`.
+        layers: Layer and size of the recipes: each has the goal to pass the paper's run of 2 h on CIFAR-10.
+    """
+    groups = _groups(table)
+    lines = [_goal("the best layer", at, wanted, groups) for at, wanted in GOALS.items()]
+    printed = published.by_budget(published.DATASETS["cifar10-jpeg"]).query("budget == '2h'")
+    printed = printed.set_index(["layer", "size"]).cra_36
+    for layer, size in layers:
+        if (layer, size) in printed.index:
+            own = [group for group in groups if group["layer"] == layer]
+            what = f"{display_name(layer)} {size}, the paper's 2 h"
+            lines.append(_goal(what, LAYER_MINUTES, float(printed[layer, size]), own))
+    return pd.DataFrame(lines)
+
+
+def _groups(table: pd.DataFrame) -> list[dict]:
+    """Those that count, with the mean CRA in percent over ``n`` seeds."""
+    if table.empty:
+        return []
+    found = []
+    keys = ["machine", "dataset", "layer", "size", "minutes", "epochs", "batch_size", "learning_rate", "options"]
+    for names, group in table[table.images == TESTED].groupby(keys, sort=False):
+        counts = (group.status == "done") & (group.proved == True) & (group.train_minutes <= group.minutes)  # noqa: E712
+        if counts.all():
+            found.append(dict(zip(keys, names, strict=True)) | {"cra": 100 * group.cra_36.mean(), "n": len(group)})
+    return found
+
+
+def _goal(who: str, minutes: float, wanted: float, groups: Sequence[dict]) -> dict:
+    line = {"goal": who, "minutes": f"{minutes:g}", "CRA 36/255 wanted": f"{wanted:.1f}"}
+    in_time = [group for group in groups if group["minutes"] <= minutes]
+    if not in_time:
+        return line | {"reached": NOT_MEASURED, "by": "", "met": ""}
+    best = max(in_time, key=lambda group: group["cra"])
+    by = f"{display_name(best['layer'])} {best['size']}, {best['minutes']:g} min, n = {best['n']}, {best['machine']}"
+    enough = "yes" if best["n"] >= SEEDS else "too few seeds"
+    return line | {"reached": f"{best['cra']:.1f}", "by": by, "met": enough if best["cra"] >= wanted else "no"}
+
+
+def write(records: Sequence[dict], layers: Sequence[tuple[str, str]], out: Path) -> list[Path]:
+    """race.csv, race.md, race.tex, race.png, race.pdf, goals.csv, goals.md, goals.tex and records.json."""
+    from lipref import plots
+
+    table = rows(records)
+    reached = goals(table, layers)
+    written = artifacts.save(out, NAME, table=table, people=people(table), figure=plots.race(table, GOALS))
+    written += artifacts.save(out, "goals", table=reached, people=reached)
+    write_json(out / "records.json", list(records))
+    return [*written, out / "records.json"]

@@ -1,0 +1,199 @@
+"""Time to CRA: the runs, in slices; the goals; what is never looked at."""
+
+import json
+import time
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lipref import experiment, race
+from lipref.cli import app
+from lipref.data import load
+from lipref.errors import LiprefError
+from lipref.race.recipes import ENTRIES, GOALS
+from lipref.race.runs import FILE
+from lipref.runs import row
+from lipref.speed import Speed
+
+SETTINGS = {"size": "XS", "batch_size": 32, "learning_rate": 0.01, "weight_decay": 1e-5}
+SHORT = 0.02  # minutes
+
+
+def contest(out, layers=("aol",), step=0.1, **changes):
+    given = {
+        "minutes": (SHORT,),
+        "seeds": (0,),
+        "data": load("digits", limit_train=128, limit_test=32),
+        "device": "cpu",
+    }
+    one = race.Race(entries=tuple(race.entries(layers, **SETTINGS)), out=out, **(given | changes))
+    if step is not None and not (out / FILE).exists():
+        fix(one, step)
+    return one
+
+
+def fix(one, step):
+    """As if the steps had been timed."""
+    lines = [{"question": one.question(entry), "step_seconds": step} for entry in one.entries]
+    one.out.mkdir(exist_ok=True)
+    (one.out / FILE).write_text(json.dumps(lines))
+
+
+def test_every_one_of_the_seven_has_a_recipe_and_the_papers_learning_rate():
+    assert [entry.layer for entry in ENTRIES] == ["aol", "bcop", "cayley", "cpl", "lot", "sll", "soc"]
+    for entry in ENTRIES:
+        settings = entry.settings("cifar10-jpeg", "cuda", 3, 1)
+        assert settings.epochs == 3
+        assert settings.seed == 1
+        assert settings.speed == entry.speed
+        assert entry.settings("cifar10-jpeg", "cpu", 3, 1).speed == Speed()
+
+
+def test_a_layer_without_recipe_or_learning_rate_is_refused():
+    with pytest.raises(LiprefError, match=r"'standard' has no recipe.*known: aol"):
+        race.entries(["standard"])
+    with pytest.raises(LiprefError, match="--learning-rate"):
+        ENTRIES[0].settings("digits", "cpu", 1, 0)
+
+
+def test_a_step_is_measured_once(tmp_path):
+    one = contest(tmp_path, step=None)
+    seconds = one.step_seconds(one.entries[0])
+    assert seconds > 0
+    assert one.step_seconds(one.entries[0], read_only=True) == seconds
+    (line,) = json.loads((tmp_path / FILE).read_text())
+    assert line["environment"]["device"]["type"] == "cpu"
+
+
+def test_the_measured_step_decides_the_epochs(tmp_path):
+    (record,) = contest(tmp_path, step=0.1).records()  # four steps an epoch: 2.9 of them in 97 % of the time
+    assert record["config"]["settings"]["epochs"] == 2
+    (short,) = contest(tmp_path / "short", step=1.0).records()
+    assert "shorter than one epoch" in str(short)
+
+
+def test_a_slice_ends_at_a_step_and_the_next_goes_on(tmp_path, monkeypatch):
+    whole, sliced = contest(tmp_path / "whole", minutes=(0.03,)), contest(tmp_path / "sliced", minutes=(0.03,))
+    (expected,) = whole.records()
+    monkeypatch.setattr("lipref.race.runs.CHECKPOINT_SECONDS", 0.0)
+    seen, ended = [], 0
+    while True:
+        start = len(seen)
+
+        def count(_, progress, start=start):
+            if progress:
+                seen.append(progress.step)
+                if len(seen) - start == 5:
+                    raise race.SliceEnded
+
+        try:
+            (found,) = sliced.records(on_progress=count)
+            break
+        except race.SliceEnded:
+            ended += 1
+            if ended == 3:
+                break
+    if ended == 3:
+        (found,) = sliced.records()
+    assert ended == 3
+    assert found["certificate"] == expected["certificate"]
+    assert found["digest"] == expected["digest"]
+    with pytest.raises(race.SliceEnded):
+        list(contest(tmp_path / "late").records(deadline=time.monotonic() - 1))
+
+
+def test_the_test_images_are_looked_at_once_and_in_tuning_never(tmp_path, monkeypatch):
+    looks, certify = [], experiment.certify
+    one = contest(tmp_path)
+
+    def spy(model, batches, *rest):
+        batches = list(batches)
+        looks.append(torch.cat([images for images, _ in batches]))
+        return certify(model, iter(batches), *rest)
+
+    monkeypatch.setattr(experiment, "certify", spy)
+    list(one.records())
+    assert [len(images) for images in looks] == [32]
+    list(one.records())
+    assert len(looks) == 1
+    (held_out,) = contest(tmp_path, validation=True).records()
+    assert isinstance(held_out, dict), held_out
+    assert len(looks[1]) == 13
+    assert held_out["config"]["validation"] == 0.1
+    test = {image.numpy().tobytes() for image in looks[0]}
+    assert not any(image.numpy().tobytes() in test for image in looks[1])
+
+
+def made(layer, minutes, seed, cra, trained=None, **changes):
+    return {
+        "layer": layer, "size": "S", "minutes": minutes, "seed": seed, "cra_36": cra, "accuracy": cra + 0.1,
+        "status": "done", "images": "test", "train_minutes": 0.97 * minutes if trained is None else trained,
+        "epochs": 3, "compile_seconds": 0.0, "machine": "GPU", "proved": True, "dataset": "cifar10-jpeg",
+        "batch_size": 256, "learning_rate": 0.1, "options": "",
+    } | changes  # fmt: skip
+
+
+def test_a_goal_is_met_by_the_mean_over_seeds_within_the_time():
+    rows = [
+        *(made("cpl", 1.0, seed, cra) for seed, cra in enumerate((0.56, 0.53, 0.56))),
+        *(made("soc", 5.0, seed, 0.63) for seed in range(3)),
+        made("soc", 5.0, 0, 0.9, images="validation"), made("soc", 10.0, 0, 0.66),
+    ]  # fmt: skip
+    found = race.goals(pd.DataFrame(rows), [("cpl", "S"), ("soc", "S")])
+    assert found.reached.tolist()[:4] == ["55.0", "63.0", "66.0", "66.0"]
+    assert found.met.tolist()[:4] == ["yes", "yes", "too few seeds", "no"]
+    assert found.by[0] == "CPL S, 1 min, n = 3, GPU"
+    layers = found[found.goal.str.contains("2 h")].set_index("goal")
+    assert float(layers.loc["SOC S, the paper's 2 h", "CRA 36/255 wanted"]) > 40
+    assert layers.loc["CPL S, the paper's 2 h", "met"] == "no"
+    nothing = race.goals(pd.DataFrame(), [("cpl", "S")])
+    assert set(nothing.reached) == {"not measured"}
+    assert len(nothing) == len(GOALS) + 1
+
+
+@pytest.mark.parametrize("bad", [{"trained": 1.01}, {"status": "diverged"}, {"proved": False}])
+def test_no_seed_may_be_left_out_of_a_goal(bad):
+    rows = [made("cpl", 1.0, seed, 0.6) for seed in range(3)]
+    assert race.goals(pd.DataFrame(rows), []).met[0] == "yes"
+    assert race.goals(pd.DataFrame([*rows, made("cpl", 1.0, 3, 0.6, **bad)]), []).reached[0] == "not measured"
+    other = race.goals(pd.DataFrame([*rows, made("cpl", 1.0, 0, 0.5, machine="another")]), [])
+    assert other.reached[0] == "60.0"
+
+
+def test_the_table_has_mean_and_spread_and_names_what_diverged():
+    table = pd.DataFrame(
+        [made("cpl", 1.0, 0, 0.50), made("cpl", 1.0, 1, 0.52), made("aol", 1.0, 0, 0.6, status="diverged")]
+    )
+    first, second = race.people(table).itertuples()
+    assert first.layer == "CPL"
+    assert first._6 == "51.0 ± 1.4"
+    assert first.n == 2
+    assert second.n == "0/1"
+    assert second._6 == "diverged"
+
+
+def test_the_command_writes_tables_and_goes_on(tmp_path):
+    arguments = [
+        "race", "--dataset", "digits", "--layers", "aol,cpl", "--minutes", str(SHORT), "--seeds", "0", "--size", "XS",
+        "--batch-size", "32", "--learning-rate", "0.01", "--weight-decay", "1e-5", "--limit-train", "128",
+        "--limit-test", "32", "--device", "cpu", "--out", str(tmp_path),
+    ]  # fmt: skip
+    contest(tmp_path, ("aol", "cpl"))
+    ended = CliRunner().invoke(app, [*arguments, "--seconds", "0.001"])
+    assert ended.exit_code == 0
+    assert "0 of 2 runs are done: the same command goes on" in ended.output
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == 0, found.output
+    assert {"race.csv", "race.md", "race.png", "race.pdf", "goals.md", "records.json"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    table = pd.read_csv(tmp_path / "race.csv")
+    assert list(table.layer) == ["aol", "cpl"]
+    assert (table.train_minutes > 0).all()
+    assert table.cra_36.tolist() == [
+        row(record)["cra_36"] for record in json.loads((tmp_path / "records.json").read_text())
+    ]
+    wrong = CliRunner().invoke(app, ["race", "--minutes", "0", "--device", "cpu"])
+    assert wrong.exit_code != 0
