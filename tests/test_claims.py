@@ -87,7 +87,7 @@ def test_measurements_on_a_cpu_are_marked(committed):
     ours = committed[committed.evidence.str.contains("costs.json")]
     ours = ours[ours.claim.str.contains("cpl-|overhead|grows")]
     assert len(ours) > 20
-    assert ours.note.str.contains("8x8 pictures, CPU").all()
+    assert ours.note.str.contains("(?:8x8|32x32) pictures, CPU").all()
     sizes = ours[ours.claim == "cpl-soc-ratio"]
     assert set(sizes.verdict) == {NOT_COMPARABLE}
     assert set(ours[ours.claim == "cpl-cheaper-than-soc"].verdict) == {AGREES}

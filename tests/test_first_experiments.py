@@ -149,7 +149,7 @@ def test_another_budget_is_trained_with_the_committed_learning_rate(monkeypatch,
         yield task, [record | {"config": record["config"] | {"settings": settings}}]
 
     monkeypatch.setattr(sweeps, "run", run)
-    compared = Timed("soc,cpl", seconds=40, costs=str(RESULTS / "digits-xs"), folder=tmp_path, say=lambda text: None)
+    compared = Timed("soc,cpl", seconds=60, costs=str(RESULTS / "digits-xs"), folder=tmp_path, say=lambda text: None)
     assert compared.runs.layer.tolist() == ["soc", "cpl"]
     rates = {record["config"]["layer"]: record["config"]["settings"]["learning_rate"] for record in RECORDS}
     assert [(plan.layers, plan.settings.learning_rate, plan.given) for plan in seen] == [
