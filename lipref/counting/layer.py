@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,6 +25,7 @@ from lipref.layers import LipschitzConv2d
 
 INPUT, PARAMETER, WHOLE = "input", "parameter", "whole"
 SEED = 0
+ASKS = (DataDependentOutputException, DynamicOutputShapeException)  # for values, of tensors that have shapes alone
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def count_layer(
                 if not isinstance(layer, LipschitzConv2d):
                     return {WHOLE: _whole(layer, shape, device)}
                 watched, operator = _prepared(layer, shape)
-            except DataDependentOutputException:
+            except ASKS:
                 values = True
         if values:
             torch.manual_seed(SEED)
@@ -116,7 +122,7 @@ def _whole(layer: nn.Module, shape: tuple[int, ...], device: str) -> Count:
     try:
         with _watch() as watched:
             y = layer(x)
-    except DataDependentOutputException:
+    except ASKS:
         name = type(layer).__name__
         raise LiprefError(f"{name} asks for values of tensors: give it prepare() and transform()") from None
     if not isinstance(y, Tensor) or y.shape != x.shape:

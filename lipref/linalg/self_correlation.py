@@ -15,7 +15,6 @@ import functools
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -147,19 +146,21 @@ def _add_diagonal(half: Tensor, rest: Tensor, diagonal: Tensor) -> None:
 
 def _with_near_zeros(half: Tensor, weight: Tensor, least: Tensor) -> Tensor:
     """``half``, with the entries below ``least`` summed over the taps."""
-    near = half.abs() < least
-    every = int(near.sum()) > MANY
-    if not every and not near.any():
-        return half
-    if every:
+    numbers, *places = (half.abs() < least).nonzero(as_tuple=True)  # numbers in order
+    if len(numbers) > MANY:
         whole = input_gram(weight)
         return torch.stack([whole[:, :, 2 + down, 2 + right] for down, right in _SHIFTS])
-    padded = F.pad(weight, (2,) * 4)
-    for number, (down, right) in enumerate(_SHIFTS):
-        i, j = near[number].nonzero(as_tuple=True)
-        shifted = padded[:, :, 2 + down : 5 + down, 2 + right : 5 + right]
-        half[number, i, j] = (weight[:, i] * shifted[:, j]).sum((0, 2, 3))
+    counts = numbers.bincount(minlength=len(_SHIFTS)).tolist()
+    for number, (i, j) in enumerate(zip(*(place.split(counts) for place in places), strict=True)):
+        if len(i):
+            (rows, lower), (columns, later) = (_overlap(shift) for shift in _SHIFTS[number])
+            half[number, i, j] = (weight[:, :, rows, columns][:, i] * weight[:, :, lower, later][:, j]).sum((0, 2, 3))
     return half
+
+
+def _overlap(shift: int) -> tuple[slice, slice]:
+    """The taps p, and p + shift, where both are there."""
+    return slice(max(-shift, 0), 3 - max(shift, 0)), slice(max(shift, 0), 3 - max(-shift, 0))
 
 
 def _like(matrix: np.ndarray, tensor: Tensor) -> Tensor:
