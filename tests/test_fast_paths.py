@@ -14,6 +14,7 @@ from lipref.linalg.elimination import inverse_by_elimination
 from lipref.linalg.gram import input_gram
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
 from lipref.linalg.polar import polar_factor
+from lipref.linalg.projector_products import projector_products
 from lipref.linalg.self_correlation import absolute_gram, absolute_self_correlation
 from lipref.linalg.spectrum import apply_symbol, constrained_symbol, kernel_symbol
 from lipref.linalg.sylvester import skew_sylvester
@@ -226,6 +227,7 @@ VALUES = {
     "after training": lambda m: torch.linspace(1, 4, m, dtype=F64),
     "one large": lambda m: torch.cat((torch.full((1,), 5.0, dtype=F64), torch.ones(m - 1, dtype=F64))),
     "steep": lambda m: torch.logspace(0, 1.5, m, dtype=F64),
+    "too steep": lambda m: torch.logspace(0, 3, m, dtype=F64),
 }
 
 
@@ -243,6 +245,39 @@ def test_the_polar_factor_in_float32_is_that_of_float64(values, shape, scale):
 
     assert relative(polar_factor(weight), slow_polar_factor(precise)) < 1e-5
     assert relative(scale * pulled(polar_factor, weight), pulled(slow_polar_factor, precise)) < 1e-4
+
+
+def slow_projector_products(matrix, frames):
+    """By matrix convolution of the 2x2 taps as they are defined."""
+    eye = torch.eye(len(matrix), dtype=matrix.dtype)
+    p = [frame @ frame.mT for frame in frames]
+    taps = {(0, 0): eye}
+    for first, second in zip(p[::2], p[1::2], strict=True):
+        pair = {(a, b): (first, eye - first)[a] @ (second, eye - second)[b] for a in (0, 1) for b in (0, 1)}
+        found = {}
+        for (i, j), left in taps.items():
+            for (a, b), right in pair.items():
+                found[i + a, j + b] = found.get((i + a, j + b), 0) + left @ right
+        taps = found
+    k = 1 + len(frames) // 2
+    blocks = [torch.stack([matrix.mT @ taps[row, column] for row in range(k)]) for column in range(k)]
+    return torch.stack(blocks).permute(3, 2, 0, 1)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize(("n", "m"), [(6, 6), (7, 4), (1, 1)])
+def test_projector_products_are_the_matrix_convolution(n, m, k):
+    torch.manual_seed(0)
+    matrix = torch.randn(n, m, dtype=F64, requires_grad=True)
+    frames = torch.randn(2 * (k - 1), n, n // 2, dtype=F64, requires_grad=True)
+    fast, slow = (product(matrix, frames) for product in (projector_products, slow_projector_products))
+    assert fast.shape == (n, m, k, k)
+    assert torch.allclose(fast, slow, rtol=1e-10, atol=1e-10)
+    weights = torch.randn(n, m, k, k, dtype=F64)
+    leaves = [matrix, frames] if k > 1 else [matrix]
+    gradients = [torch.autograd.grad((value * weights).sum(), leaves) for value in (fast, slow)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-9)
 
 
 @given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), st.integers(0, 99))

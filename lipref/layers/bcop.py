@@ -7,6 +7,7 @@ from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
 from lipref.linalg.polar import polar_factor
+from lipref.linalg.projector_products import projector_products
 
 
 @register("bcop")
@@ -56,15 +57,11 @@ class BCOPConv2d(KernelConv2d):
         self._uniform_bias(self.in_channels * self.kernel_size**2)
 
     def effective_kernel(self) -> Tensor:
-        blocks = polar_factor(self.matrix, self.iterations)[None, None]  # (rows, columns, m, n), one tap
-        for index, frame in enumerate(polar_factor(self.frames, self.iterations)):
-            # Block (a, b) of a pair is (P or I - P)(Q or I - Q): multiply by P along the rows of taps, then by Q
-            # along the columns.
-            axis = index % 2
-            projected = (blocks @ frame) @ frame.mT
-            nothing = torch.zeros_like(blocks.narrow(axis, 0, 1))
-            blocks = torch.cat((projected, nothing), axis) + torch.cat((nothing, blocks - projected), axis)
-        return blocks.permute(2, 3, 1, 0) if self.in_channels > self.out_channels else blocks.permute(3, 2, 1, 0)
+        # The transposed H, from the left: the kernel's own order where C_in <= C_out.
+        wide = self.in_channels > self.out_channels
+        frames = polar_factor(self.frames, self.iterations)
+        kernel = projector_products(polar_factor(self.matrix.mT, self.iterations), frames)
+        return kernel.permute(1, 0, 2, 3) if wide else kernel
 
     def lipschitz_bound(self, size: tuple[int, int]) -> float:
         # At most 1 in real arithmetic; the executed kernel's own norm covers the rounding of its preparation.

@@ -1,16 +1,16 @@
 """The polar factor of a matrix: the nearest matrix with orthonormal columns (or rows)."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lipref.linalg import polar_eigen
 from lipref.linalg.sylvester import skew_sylvester
-
-Spectrum = tuple[Tensor, Tensor]  # eigenvalues (..., m) and eigenvectors (..., m, m) of H, where A = Q H
 
 MAX_STEPS = 100
 ROOM = 2.0  # squares up to here converge fast: 3 is the limit, and what is near it is thrown back to 0
-WIDEST = 100.0  # of squared singular values' ratio, up to which eigenvalues of the Gram matrix are near enough
 
 
 def _norm_scale(gram: Tensor, rows: int) -> Tensor:
@@ -18,7 +18,7 @@ def _norm_scale(gram: Tensor, rows: int) -> Tensor:
 
     Exact where the columns are orthogonal: the smaller of the largest row sum (Gershgorin) and the Frobenius norm.
     """
-    row_sum = gram.abs().sum(-1).amax(-1)
+    row_sum = torch.linalg.vector_norm(gram, 1, -1).amax(-1)
     frobenius = torch.linalg.matrix_norm(gram)
     slack = 1 + 4 * rows * torch.finfo(gram.dtype).eps  # the products' own rounding
     return (torch.minimum(row_sum, frobenius) * slack)[..., None, None]
@@ -36,7 +36,7 @@ def _norm_scale_by_squares(gram: Tensor, mean: Tensor, rows: int) -> Tensor:
 
 def _magnitude(a: Tensor) -> Tensor:
     """Largest entry, ``(..., 1, 1)``: of a / magnitude squares neither overflow nor underflow."""
-    return a.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(a.dtype).tiny)
+    return torch.linalg.vector_norm(a, math.inf, (-2, -1), keepdim=True).clamp_min(torch.finfo(a.dtype).tiny)
 
 
 def _measured(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,38 +54,24 @@ def _scaled(a: Tensor) -> Tensor:
     return a / magnitude / scale
 
 
-def _bjorck_bowie(a: Tensor) -> tuple[Tensor, Spectrum | None]:
-    """The polar factor of ``a`` ``(..., n, m)``, n >= m, and H's eigenvalues and vectors where they were needed.
+def _found(a: Tensor) -> tuple[Tensor, polar_eigen.Basis | None]:
+    """The polar factor of ``a`` ``(..., n, m)``, n >= m, and H's eigenvectors where they were needed.
 
     Iterates ``Q <- Q (3 I - Q^T Q) / 2`` to convergence. A singular value t in [0, sqrt(3)) moves to t (3 - t^2) / 2,
     which lies in [0, 1]: from a start of proved norm the iteration can neither diverge nor exceed 1. Zero singular
     values stay zero. It begins with the mean square at 1, or as near below as the proof allows, since what is near 1
-    arrives first; where singular values differ much, on the CPU, from ``A G^(-1/2)`` by eigenvalues of G, up to their
-    rounding.
+    arrives first. Where singular values differ much, on the CPU, eigenvectors of the Gram matrix are quicker.
     """
     a, gram, bound = _measured(a)
     mean = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     if not bool((bound <= ROOM * mean).all()):
-        near = _by_eigenvalues(a, gram)
-        if near is not None:
-            q, gram, spectrum = near
-            return _iterated(q, gram), spectrum
+        use = a.device.type == "cpu" and a.dtype != torch.float64 and bool(torch.isfinite(bound).all())
+        found = polar_eigen.polar_factor(a, gram) if use else None
+        if found is not None:
+            return found
         bound = torch.minimum(bound, _norm_scale_by_squares(gram, mean, a.shape[-2]))
     square = torch.maximum(mean, bound / ROOM).clamp_min(torch.finfo(a.dtype).tiny)
     return _iterated(a / square.sqrt(), gram / square), None
-
-
-def _by_eigenvalues(a: Tensor, gram: Tensor) -> tuple[Tensor, Tensor, Spectrum] | None:
-    """``A G^(-1/2)``, its Gram matrix, and `Spectrum`; None where iterating is quicker or the result not near."""
-    if a.device.type != "cpu" or a.dtype == torch.float64 or not bool(torch.isfinite(gram).all()):
-        return None
-    values, vectors = torch.linalg.eigh(gram)
-    if not bool((values[..., 0] * WIDEST > values[..., -1]).all()):
-        return None
-    roots = values.sqrt()
-    q = a @ ((vectors / roots[..., None, :]) @ vectors.mT)
-    gram = q.mT @ q
-    return (q, gram, (roots, vectors)) if bool((_norm_scale(gram, a.shape[-2]) <= ROOM).all()) else None
 
 
 def _iterated(q: Tensor, gram: Tensor) -> Tensor:
@@ -103,36 +89,42 @@ def _iterated(q: Tensor, gram: Tensor) -> Tensor:
 
 
 class _PolarFactor(torch.autograd.Function):
-    """Exact derivative of the polar factor, whatever the number of iterations; saves Q and A or H's eigenvectors."""
+    """Exact derivative of the polar factor, whatever the number of iterations; saves Q and A, or H's eigenvectors."""
 
     @staticmethod
     def forward(ctx, a: Tensor) -> Tensor:
-        q, spectrum = _bjorck_bowie(a)
-        # Of A itself, H is as many times larger as A was divided: eigenvectors are of the divided one.
-        if spectrum is None:
-            ctx.save_for_backward(q, a)
-        else:
-            values, vectors = spectrum
-            ctx.save_for_backward(q, values * _magnitude(a)[..., 0], vectors)
+        q, basis = _found(a)
+        # Of A itself, H is as many times larger as A was divided: the basis is of the divided one.
+        ctx.save_for_backward(*((q, a) if basis is None else (_magnitude(a), *basis)))
         return q
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        # A = Q H. With Omega = Q^T dQ: H Omega + Omega H = Q^T dA - dA^T Q, and the part of dQ outside range(Q) is
-        # (I - Q Q^T) dA H^-1.
-        q, *known = ctx.saved_tensors
-        inner = q.mT @ grad
-        if len(known) == 2:
-            return _backward(*known, inner, grad, q)
-        h = q.mT @ known[0]
-        h = 0.5 * (h + h.mT)
-        near = _backward_near_identity(h, inner, grad, q)
-        return _backward(*torch.linalg.eigh(h), inner, grad, q) if near is None else near
+        if len(ctx.saved_tensors) == 2:
+            return _gradient(*ctx.saved_tensors, grad)
+        magnitude, *basis = ctx.saved_tensors
+        return polar_eigen.gradient(polar_eigen.Basis(*basis), grad) / magnitude
 
 
-def _backward_near_identity(h: Tensor, inner: Tensor, grad: Tensor, q: Tensor) -> Tensor | None:
-    """`_backward` by products alone, in float32; None where H is not near a multiple of the identity."""
+def _gradient(q: Tensor, a: Tensor, grad: Tensor) -> Tensor:
+    """Of the loss with respect to A = Q H, from that with respect to Q.
+
+    With Omega = Q^T dQ: H Omega + Omega H = Q^T dA - dA^T Q, and the part of dQ outside range(Q) is
+    (I - Q Q^T) dA H^-1.
+    """
+    h = q.mT @ a
+    h = 0.5 * (h + h.mT)
+    near = _gradient_near_identity(h, q.mT @ grad, grad, q)
+    if near is not None:
+        return near
+    values, vectors = torch.linalg.eigh(h)
+    floor = values.amax(-1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny) * torch.finfo(q.dtype).eps
+    return polar_eigen.gradient(polar_eigen.Basis(q @ vectors, values.clamp_min(floor), vectors), grad)
+
+
+def _gradient_near_identity(h: Tensor, inner: Tensor, grad: Tensor, q: Tensor) -> Tensor | None:
+    """`_gradient` by products alone, in float32; None where H is not near a multiple of the identity."""
     if h.dtype == torch.float64:  # to its last digits conjugate gradients take longer
         return None
     omega = skew_sylvester(h, inner - inner.mT)
@@ -143,18 +135,6 @@ def _backward_near_identity(h: Tensor, inner: Tensor, grad: Tensor, q: Tensor) -
         return None
     outer = torch.cholesky_solve((grad - q @ inner).mT, factor)
     return q @ omega + outer.mT
-
-
-def _backward(values: Tensor, vectors: Tensor, inner: Tensor, grad: Tensor, q: Tensor) -> Tensor:
-    """From H's eigenvalues and vectors."""
-    floor = values.amax(-1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny) * torch.finfo(q.dtype).eps
-    values = values.clamp_min(floor)
-    skew = vectors.mT @ (inner - inner.mT) @ vectors
-    omega = vectors @ (skew / (values[..., :, None] + values[..., None, :])) @ vectors.mT
-    if q.shape[-2] == q.shape[-1]:
-        return q @ omega
-    outer = (grad - q @ inner) @ (vectors / values[..., None, :]) @ vectors.mT
-    return q @ omega + outer
 
 
 def polar_factor(a: Tensor, steps: int | None = None) -> Tensor:
