@@ -22,6 +22,17 @@ BENCH = {
     "paper": {"sizes": "XS,S,M,L", "batch_size": 256, "image_sizes": "32,64", "repeats": 10, "rounds": 3},
 }
 BENCH_USUAL = {"sizes": "S", "batch_size": 32, "image_sizes": "32", "repeats": 10, "rounds": 3}
+# Of `lipref race`; None: what the recipe of a layer says.
+RACE = {
+    "smoke": {
+        "dataset": "digits", "minutes": "0.1", "seeds": "0", "size": "XS", "batch_size": 64, "learning_rate": 0.01,
+        "weight_decay": 3e-5,
+    },
+    "goals": {
+        "dataset": "imagefolder:data/datasets/cifar10-jpeg", "minutes": "1,5,10,30", "seeds": "0,1,2", "size": None,
+        "batch_size": None, "learning_rate": None, "weight_decay": None,
+    },
+}  # fmt: skip
 USUAL_BATCH = 256
 
 
@@ -31,20 +42,23 @@ def profile(name: str) -> dict:
     Raises:
         LiprefError: there is none of that name.
     """
-    if name not in PROFILES:
-        raise LiprefError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
-    return PROFILES[name]
+    return _one(PROFILES, name)
 
 
 def bench(name: str | None) -> dict:
-    """The defaults of `lipref bench` under a profile, or with None without one.
+    """The defaults of `lipref bench` under a profile, or with None without one; raises as `profile`."""
+    return dict(BENCH_USUAL) if name is None else _one(BENCH, name)
 
-    Raises:
-        LiprefError: there is none of that name.
-    """
-    if name is not None and name not in BENCH:
-        raise LiprefError(f"unknown profile {name!r}; known: {', '.join(BENCH)}")
-    return dict(BENCH_USUAL if name is None else BENCH[name])
+
+def race(name: str) -> dict:
+    """The defaults of `lipref race` under a profile; raises as `profile`."""
+    return _one(RACE, name)
+
+
+def _one(known: dict[str, dict], name: str) -> dict:
+    if name not in known:
+        raise LiprefError(f"unknown profile {name!r}; known: {', '.join(known)}")
+    return dict(known[name])
 
 
 def usual_batch(dataset: str) -> int:

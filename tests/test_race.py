@@ -176,9 +176,9 @@ def test_the_table_has_mean_and_spread_and_names_what_diverged():
 
 def test_the_command_writes_tables_and_goes_on(tmp_path):
     arguments = [
-        "race", "--dataset", "digits", "--layers", "aol,cpl", "--minutes", str(SHORT), "--seeds", "0", "--size", "XS",
-        "--batch-size", "32", "--learning-rate", "0.01", "--weight-decay", "1e-5", "--limit-train", "128",
-        "--limit-test", "32", "--device", "cpu", "--out", str(tmp_path),
+        "race", "--profile", "smoke", "--layers", "aol,cpl", "--minutes", str(SHORT), "--batch-size", "32",
+        "--weight-decay", "1e-5", "--limit-train", "128", "--limit-test", "32",
+        "--device", "cpu", "--out", str(tmp_path),
     ]  # fmt: skip
     contest(tmp_path, ("aol", "cpl"))
     ended = CliRunner().invoke(app, [*arguments, "--seconds", "0.001"])
@@ -195,5 +195,6 @@ def test_the_command_writes_tables_and_goes_on(tmp_path):
     assert table.cra_36.tolist() == [
         row(record)["cra_36"] for record in json.loads((tmp_path / "records.json").read_text())
     ]
-    wrong = CliRunner().invoke(app, ["race", "--minutes", "0", "--device", "cpu"])
-    assert wrong.exit_code != 0
+    for wrong in (["--minutes", "0"], ["--profile", "fast"]):
+        refused = CliRunner().invoke(app, ["race", *wrong, "--device", "cpu"])
+        assert refused.exit_code != 0

@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
-from lipref import display, plans
+from lipref import display, plans, profiles
 from lipref import race as racing
 from lipref.commands import options as o
 from lipref.commands.running import raise_failures, stopped
@@ -19,14 +19,13 @@ from lipref.paths import RUNS
 from lipref.race.recipes import ENTRIES
 from lipref.runs import make_folder
 
-DATASET = "imagefolder:data/datasets/cifar10-jpeg"
-
 
 def race(
     layers: Annotated[str, typer.Option(help="Comma-separated, or all seven.")] = "all",
-    minutes: Annotated[str, typer.Option(help="Budgets: minutes of training steps, comma-separated.")] = "1,5,10,30",
-    seeds: o.Seeds = "0,1,2",
-    dataset: Annotated[str, typer.Option(help="As of lipref train.")] = DATASET,
+    profile: Annotated[str, typer.Option(help=f"Defaults of the rest: {', '.join(profiles.RACE)}.")] = "goals",
+    minutes: Annotated[str | None, typer.Option(help="Budgets: minutes of training steps, such as 1,5,10.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated whole numbers.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="As of lipref train.")] = None,
     size: Annotated[str | None, typer.Option(help="In place of the recipes'.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="In place of the recipes'.")] = None,
     learning_rate: o.LearningRate = None,
@@ -36,7 +35,7 @@ def race(
     validation: Annotated[bool, typer.Option("--validation", help="Certify a tenth of the training images, for tuning; "
                                              "the test images are not looked at.")] = False,
     seconds: Annotated[float | None, typer.Option(help="Stop cleanly after so many; the same command goes on.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; default data/runs/race.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default data/runs/race, or race-smoke.")] = None,
     data_root: o.Root = None,
     limit_train: o.LimitTrain = None,
     limit_test: o.LimitTest = None,
@@ -44,22 +43,28 @@ def race(
     """Train each layer by its recipe for so many minutes, certify it once at the end, and say which goals are met.
 
     The recipes are in lipref/race/recipes.py. A step of each is timed first; that fixes the epochs. Compilation and
-    certification are not counted as training; the time of both is in the tables.
+    certification are not counted as training; the time of both is in the tables. The profile goals is on cifar10-jpeg,
+    1, 5, 10 and 30 minutes with three seeds; smoke tries everything on digits, in some minutes on a CPU.
     """
+    chosen = profiles.race(profile)
+    given = {
+        "minutes": minutes, "seeds": seeds, "dataset": dataset, "size": size, "batch_size": batch_size,
+        "learning_rate": learning_rate, "weight_decay": weight_decay,
+    }  # fmt: skip
+    chosen |= {name: value for name, value in given.items() if value is not None}
     deadline = None if seconds is None else time.monotonic() + seconds
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     plans.check_device(device)
     names = [entry.layer for entry in ENTRIES] if layers == "all" else plans.split_names(layers, "--layers")
-    if size is not None:
-        plans.check_sizes((size,))
-    entries = racing.entries(
-        names, size=size, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, ema=ema
-    )
-    out = make_folder(out or RUNS / "race")
+    if chosen["size"] is not None:
+        plans.check_sizes((chosen["size"],))
+    settings = {name: chosen[name] for name in ("size", "batch_size", "learning_rate", "weight_decay")}
+    entries = racing.entries(names, **settings, ema=ema)
+    out = make_folder(out or RUNS / ("race" if profile == "goals" else f"race-{profile}"))
+    data = load(chosen["dataset"], data_root, limit_train=limit_train, limit_test=limit_test)
     contest = racing.Race(
-        entries=tuple(entries), minutes=_minutes(minutes), seeds=plans.whole_numbers(seeds, "--seeds"),
-        data=load(dataset, data_root, limit_train=limit_train, limit_test=limit_test), device=device, out=out,
-        validation=validation,
+        entries=tuple(entries), minutes=_minutes(chosen["minutes"]),
+        seeds=plans.whole_numbers(chosen["seeds"], "--seeds"), data=data, device=device, out=out, validation=validation,
     )  # fmt: skip
     failures, ended, total = [], None, len(contest.runs())
     with display.Count(display.console(), "racing") as shown:

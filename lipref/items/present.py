@@ -14,6 +14,8 @@ from lipref.paths import RESULTS, ROOT
 from lipref.runs import newest, place, row
 from lipref.study import read
 
+_SAME_IMAGES = {"cifar10-jpeg": "cifar10"}  # an image folder, which need not be here for its runs to be drawn
+
 
 def runs(
     dataset: str, sizes: str = "XS,S,M,L", layers: str = "all", records: str = "", say: Callable[[str], None] = print
@@ -21,7 +23,8 @@ def runs(
     """The runs of ``dataset``: their table (`lipref.runs.row`), and their records; none is no error, but said.
 
     Args:
-        dataset: One of `lipref.data.DATASETS`, by name.
+        dataset: One of `lipref.data.DATASETS`, by name, or ``"cifar10-jpeg"``, CIFAR-10 stored as JPEG. All its
+            training images have to be used.
         sizes, layers: Which networks, separated by commas; ``all``: every layer there is.
         records: A folder with ``records.json``; empty: the committed folders.
         say: Called with a line where nothing is there.
@@ -30,10 +33,11 @@ def runs(
         LiprefError: an unknown name, no such folder, or a damaged file.
     """
     found = [record for path in _files(records, "records.json") for record in read(path)]
+    train_images = data.shape(_SAME_IMAGES.get(dataset, dataset)).train_images
     kept = [
         record for record in found
         if record["config"]["dataset"] == dataset
-        and (record["config"]["train_images"], record["config"]["validation"]) == (data.shape(dataset).train_images, 0)
+        and (record["config"]["train_images"], record["config"]["validation"]) == (train_images, 0)
         and _asked(record, sizes, layers)
     ]  # fmt: skip
     kept = newest([], kept, lambda record: (record["config"]["settings"]["epochs"],))

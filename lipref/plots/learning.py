@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("source", "layer", "size", "run", "share", "train_loss", "train_cra_36_255", "test_cra_36_255")
-# What a source logs in every epoch: ours certify the test images once, after the last.
+# What a source logs in every epoch: ours certify the test images once, after the last. Beside ours the authors' runs of
+# the same layers are dotted.
 _SHOWN = {"paper": ("test_cra_36_255", "test CRA(36/255)"), "ours": ("train_cra_36_255", "training CRA(36/255)")}
 
 
@@ -33,6 +34,7 @@ _SHOWN = {"paper": ("test_cra_36_255", "test CRA(36/255)"), "ours": ("train_cra_
 def learning_curves(table: pd.DataFrame) -> Figure:
     """CRA(36/255) against the share of the epochs: a line of panels per source, a panel per size, a line per run.
 
+    Ours have that of the training images; the authors' of the same layers is dotted beside it.
     A run ends where its loss became NaN: there it has a cross, and the legend names it.
 
     Args:
@@ -55,11 +57,15 @@ def learning_curves(table: pd.DataFrame) -> Figure:
         for axis, size in zip(line, sizes, strict=True):
             rows = table[(table.source == source) & (table["size"] == size)]
             notes += _draw(axis, rows, styles, source)
+            if source == "ours":
+                _beside(axis, table[(table["size"] == size) & table.layer.isin(rows.layer)], styles)
             axis.set_title(f"{source}: {size.replace('_1x1', ' 1x1')}")
             axis.set_xlabel("share of the epochs (%)")
             axis.set_xlim(0, 100)
             axis.set_ylim(bottom=0)
         line[0].set_ylabel(f"{_SHOWN[source][1]} (%)")
+    if "paper" in sources and "ours" in sources:
+        notes.append("dotted: the authors' training CRA")
     legend(figure, line_handles(styles, markers=False), inches=WIDTH / 3, notes=notes)
     return figure
 
@@ -79,3 +85,12 @@ def _draw(axis: Axes, rows: pd.DataFrame, styles: dict, source: str) -> list[str
             axis.plot(*place, marker="x", markersize=6, markeredgewidth=1.8, color=DARK, linestyle="none", zorder=4)
             notes.append(f"{display_name(label)} {run['size'].iloc[0]}: NaN after {place[0]:.0f} % (×)")
     return notes
+
+
+def _beside(axis: Axes, rows: pd.DataFrame, styles: dict) -> None:
+    """The authors' training CRA, of runs that were finished."""
+    for (label, _), run in rows[rows.source == "paper"].groupby(["layer", "run"], sort=False):
+        if run.train_loss.notna().all():
+            values = run.sort_values("share", kind="stable")
+            look = line_format(styles[label], markers=False) | {"linestyle": ":", "linewidth": 0.9}
+            axis.plot(list(100 * values.share), list(100 * values.train_cra_36_255), label="_authors", **look)
