@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from lipref.errors import LiprefError
 from lipref.layers import LipschitzConv2d
+from lipref.layers.base import Operator
+from lipref.layers.together import prepared_together
 from lipref.speed import Speed
 
 BACKEND = "inductor"  # of torch.compile
@@ -65,7 +67,7 @@ class Forward:
         """Logits (N, K) of ``images`` (N, C, H, W), in the images' dtype, with gradients to the parameters."""
         if self._compiled is not None and images.shape == self._shape:
             return self._with_operators(images)
-        with self.arithmetic():
+        with self.arithmetic(), prepared_together(self._layers):
             return self.model(images).to(images.dtype)
 
     def arithmetic(self):
@@ -124,12 +126,16 @@ class Forward:
 
     def _with_operators(self, images: Tensor) -> Tensor:
         """The compiled pass. What moves vectors, waits for the device or factorises stays outside: the preparation."""
+        operators: dict[LipschitzConv2d, Operator] = {}
         try:
-            for layer, size in self._calls.items():
-                layer.__dict__["_prepared"] = layer.prepare(size)
+            with prepared_together(self._calls):
+                for layer, size in self._calls.items():
+                    operators[layer] = layer.trained_operator(size)
             if self.speed.cuda_graphs:
                 self.model.zero_grad()  # the last step's gradients lie in memory that is used again
                 torch.compiler.cudagraph_mark_step_begin()
+            for layer, operator in operators.items():
+                layer.__dict__["_prepared"] = operator
             with _instead(self._use):
                 return self._compiled(images).to(images.dtype)
         finally:
@@ -166,7 +172,7 @@ class Forward:
 
 
 def _pass(layer: LipschitzConv2d, speed: Speed, x: Tensor) -> Tensor:
-    return _transform(layer, speed, x, layer.prepare((x.shape[-2], x.shape[-1])))
+    return _transform(layer, speed, x, layer.trained_operator((x.shape[-2], x.shape[-1])))
 
 
 def _use(layer: LipschitzConv2d, speed: Speed, x: Tensor) -> Tensor:

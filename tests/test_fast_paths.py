@@ -247,6 +247,19 @@ def test_the_polar_factor_in_float32_is_that_of_float64(values, shape, scale):
     assert relative(scale * pulled(polar_factor, weight), pulled(slow_polar_factor, precise)) < 1e-4
 
 
+@pytest.mark.parametrize("values", ["equal", "after training", "steep"])
+def test_the_gradient_of_few_rows_is_that_of_all(values):
+    weight = with_values((24, 24), VALUES[values]).float().requires_grad_()
+    precise = weight.detach().double().requires_grad_()
+    weights = torch.zeros(24, 24, dtype=F64)
+    weights[[2, 5]] = torch.linspace(-1, 2, 48, dtype=F64).sin().view(2, 24)
+    found = torch.autograd.grad((polar_factor(weight) * weights.float()).sum(), weight)[0]
+    expected = torch.autograd.grad((slow_polar_factor(precise) * weights).sum(), precise)[0]
+    assert relative(found, expected) < 1e-4
+    nothing = torch.autograd.grad((polar_factor(weight) * 0).sum(), weight)[0]
+    assert not nothing.any()
+
+
 def slow_projector_products(matrix, frames):
     """By matrix convolution of the 2x2 taps as they are defined."""
     eye = torch.eye(len(matrix), dtype=matrix.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Hashable, Sequence
 from typing import ClassVar
 
 import torch
@@ -139,6 +140,15 @@ class LipschitzConv2d(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} brings no bound of its rounding")
 
+    def likeness(self) -> Hashable | None:
+        """What layers of this method have to share for `prepare_alike`; None: every layer is prepared by itself."""
+        return None
+
+    @classmethod
+    def prepare_alike(cls, layers: Sequence[LipschitzConv2d]) -> list[Operator]:
+        """`prepare` of layers of the same `likeness` in one batched call, for images of any size."""
+        raise NotImplementedError(f"{cls.__name__} prepares its layers one by one")
+
     @staticmethod
     def complexity() -> Complexity:
         """This method's row of the paper's Table 1."""
@@ -152,7 +162,12 @@ class LipschitzConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self._check_input(x)
         size = (x.shape[-2], x.shape[-1])
-        return self.transform(x, self.prepare(size) if self.training else self.operator(size))
+        return self.transform(x, self.trained_operator(size) if self.training else self.operator(size))
+
+    def trained_operator(self, size: Size) -> Operator:
+        """The operator of a training pass: `prepare`, unless `lipref.layers.together` has prepared it before."""
+        prepared = self.__dict__.get("_prepared")
+        return self.prepare(size) if prepared is None else prepared
 
     def operator(self, size: Size) -> Operator:
         """The operator for evaluation: prepared in float64 and rounded once.

@@ -1,13 +1,20 @@
 """BCOP: block convolution orthogonal parameterization."""
 
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
 import torch
 from torch import Tensor, empty, nn
 
+from lipref.layers.base import Operator
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
 from lipref.linalg.polar import polar_factor
 from lipref.linalg.projector_products import projector_products
+
+FILLS = 512  # channels from which a product of matrices occupies a CPU by itself, and a batch of them is no quicker
 
 
 @register("bcop")
@@ -57,11 +64,27 @@ class BCOPConv2d(KernelConv2d):
         self._uniform_bias(self.in_channels * self.kernel_size**2)
 
     def effective_kernel(self) -> Tensor:
+        return self._kernels(self.matrix, self.frames)
+
+    def _kernels(self, matrix: Tensor, frames: Tensor) -> Tensor:
+        """``(..., C_out, C_in, k, k)`` from parameters with the same leading dimensions."""
         # The transposed H, from the left: the kernel's own order where C_in <= C_out.
-        wide = self.in_channels > self.out_channels
-        frames = polar_factor(self.frames, self.iterations)
-        kernel = projector_products(polar_factor(self.matrix.mT, self.iterations), frames)
-        return kernel.permute(1, 0, 2, 3) if wide else kernel
+        frames = polar_factor(frames, self.iterations)
+        kernel = projector_products(polar_factor(matrix.mT, self.iterations), frames)
+        return kernel.transpose(-4, -3) if self.in_channels > self.out_channels else kernel
+
+    def likeness(self) -> Hashable | None:
+        matrix = self.matrix
+        alone = matrix.device.type == "cpu" and max(matrix.shape) >= FILLS
+        if alone or type(self) is not BCOPConv2d:  # a subclass may have another kernel
+            return None
+        return *matrix.shape, self.in_channels, self.kernel_size, self.iterations, matrix.dtype, matrix.device
+
+    @classmethod
+    def prepare_alike(cls, layers: Sequence[BCOPConv2d]) -> list[Operator]:
+        matrix = torch.stack([layer.matrix for layer in layers])
+        kernels = layers[0]._kernels(matrix, torch.stack([layer.frames for layer in layers])).unbind()
+        return [layer.with_bias({"weight": kernel}) for layer, kernel in zip(layers, kernels, strict=True)]
 
     def lipschitz_bound(self, size: tuple[int, int]) -> float:
         # At most 1 in real arithmetic; the executed kernel's own norm covers the rounding of its preparation.

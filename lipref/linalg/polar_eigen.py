@@ -15,6 +15,7 @@ from torch import Tensor
 
 LARGEST = 3e-3  # Frobenius norm of E up to which its square does not matter
 CLEAN = 1e-3  # above that, a step of Bjorck and Bowie follows
+FEW = 0.25  # share of a gradient's rows
 EXACT = 1e-4  # below that, H is D for the gradient's purposes
 
 
@@ -57,8 +58,7 @@ def gradient(basis: Basis, grad: Tensor) -> Tensor:
     ``dQ = (I - Q Q^T) dA H^-1``.
     """
     q, values, vectors, rest = basis
-    grad = grad @ vectors
-    inner = q.mT @ grad
+    grad, inner = _in_basis(grad, q, vectors)
     sums = values[..., :, None] + values[..., None, :]
     omega = _skew(inner).div_(sums)
     if rest is not None:  # once more with what the diagonal left
@@ -72,6 +72,17 @@ def gradient(basis: Basis, grad: Tensor) -> Tensor:
         outer = outer - (outer @ rest) / values[..., None, :]
         inner = inner - (inner @ rest) / values[..., None, :]
     return (q @ (omega - inner) + outer) @ vectors.mT
+
+
+def _in_basis(grad: Tensor, q: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """``grad V`` and ``Q^T grad V``: of the head of a network few rows are not 0, and the others take no part."""
+    if grad.ndim == 2:
+        rows = torch.linalg.vector_norm(grad, 1, -1).nonzero()[:, 0]
+        if len(rows) <= FEW * len(grad):
+            some = grad[rows] @ vectors
+            return torch.zeros_like(grad).index_copy_(0, rows, some), q[rows].mT @ some
+    grad = grad @ vectors
+    return grad, q.mT @ grad
 
 
 def _skew(a: Tensor) -> Tensor:

@@ -1,0 +1,112 @@
+"""Layers prepared in one batched call: the same function and gradients as one by one, and no trace afterwards."""
+
+import pytest
+import torch
+
+from lipref.forward import Forward
+from lipref.layers import LAYERS
+from lipref.layers.bcop import BCOPConv2d
+from lipref.layers.together import prepared_together
+from lipref.linalg.projector_products import projector_products
+from lipref.nets import convnet
+from lipref.speed import Speed
+
+ALIKE = [name for name, cls in LAYERS.items() if cls(2, 2, 3).likeness() is not None]
+
+
+def relative(a, b):
+    return float((a - b).detach().norm() / b.detach().norm())
+
+
+@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("shape", [(6, 6, 3), (4, 7, 3), (7, 4, 1)])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_alike_layers_have_the_operators_of_each(name, shape, spread):
+    torch.manual_seed(0)
+    layers = [LAYERS[name](*shape, bias=index != 1) for index in range(3)]
+    for layer in layers:
+        for parameter in layer.parameters():
+            parameter.data += spread * parameter.data.square().mean().sqrt() * torch.randn_like(parameter)
+    together = type(layers[0]).prepare_alike(layers)
+    for layer, operator in zip(layers, together, strict=True):
+        alone = layer.prepare((8, 8))
+        assert operator.keys() == alone.keys()
+        parameters = list(layer.parameters())
+        for key, value in alone.items():
+            assert relative(operator[key], value) < 1e-5
+            weights = torch.linspace(-1, 2, value.numel()).sin().view_as(value)
+            pulled = [
+                torch.autograd.grad(
+                    (found * weights).sum(), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+                for found in (operator[key], value)
+            ]
+            for ours, theirs in zip(*pulled, strict=True):
+                assert torch.allclose(ours, theirs, rtol=0, atol=1e-4 * float(theirs.norm() + 1e-12))
+
+
+@pytest.mark.parametrize("speed", [Speed(), Speed(channels_last=True)], ids=["plain", "channels last"])
+@pytest.mark.parametrize("name", ALIKE)
+def test_training_prepares_them_in_one_call(name, speed, monkeypatch):
+    torch.manual_seed(0)
+    model = convnet("XS", name, image_size=8)
+    images = torch.rand(4, 3, 8, 8) - 0.5
+    calls = []
+    original = LAYERS[name].prepare_alike.__func__
+
+    def counted(cls, layers):
+        calls.append(len(layers))
+        return original(cls, layers)
+
+    monkeypatch.setattr(LAYERS[name], "prepare_alike", classmethod(counted))
+    logits = Forward(model, speed, None)(images)
+    assert calls == [5, 5, 5]  # the three blocks; the first layer and the head are alone
+    alone = model(images)
+    assert calls == [5, 5, 5]
+    assert relative(logits, alone) < 1e-4
+    weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
+    parameters = list(model.parameters())
+    gradients = [
+        torch.autograd.grad((value * weights).sum(), parameters, allow_unused=True, materialize_grads=True)
+        for value in (logits, alone)
+    ]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-3 * float(theirs.norm() + 1e-12))
+
+
+def test_what_is_not_alike_or_not_trained_is_left_alone():
+    class Own(BCOPConv2d):
+        def effective_kernel(self):
+            return 0.5 * super().effective_kernel()
+
+    own = [Own(4, 4, 3) for _ in range(2)]
+    evaluated = [BCOPConv2d(4, 4, 3).eval() for _ in range(2)]
+    several = [
+        BCOPConv2d(4, 4, 3),
+        BCOPConv2d(4, 4, 1),
+        BCOPConv2d(4, 4, 3, iterations=5),
+        BCOPConv2d(4, 4, 3).double(),
+    ]
+    with prepared_together([*own, *evaluated, *several]):
+        assert not any("_prepared" in layer.__dict__ for layer in (*own, *evaluated, *several))
+
+
+def test_nothing_is_left_behind_even_by_an_error():
+    layers = [BCOPConv2d(4, 4, 3) for _ in range(2)]
+
+    def fail():
+        with prepared_together(layers):
+            assert all("_prepared" in layer.__dict__ for layer in layers)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not any("_prepared" in layer.__dict__ for layer in layers)
+
+
+def test_projector_products_of_several_matrices():
+    torch.manual_seed(0)
+    matrix, frames = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(3, 4, 5, 2, dtype=torch.float64)
+    together = projector_products(matrix, frames)
+    alone = torch.stack([projector_products(one, some) for one, some in zip(matrix, frames, strict=True)])
+    assert torch.allclose(together, alone, rtol=1e-12, atol=1e-12)
