@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lipref import experiment, race
+from lipref import experiment, plots, race
 from lipref.cli import app
 from lipref.data import load
 from lipref.errors import LiprefError
@@ -148,6 +148,8 @@ def test_a_goal_is_met_by_the_mean_over_seeds_within_the_time():
     layers = found[found.goal.str.contains("2 h")].set_index("goal")
     assert float(layers.loc["SOC S, the paper's 2 h", "CRA 36/255 wanted"]) > 40
     assert layers.loc["CPL S, the paper's 2 h", "met"] == "no"
+    on_digits = race.goals(pd.DataFrame([made("cpl", 1.0, 0, 0.9, dataset="digits")]), [("cpl", "S")])
+    assert set(on_digits.reached) == {"not measured"}
     nothing = race.goals(pd.DataFrame(), [("cpl", "S")])
     assert set(nothing.reached) == {"not measured"}
     assert len(nothing) == len(GOALS) + 1
@@ -186,6 +188,9 @@ def test_the_command_writes_tables_and_goes_on(tmp_path):
     assert "0 of 2 runs are done: the same command goes on" in ended.output
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == 0, found.output
+    figure = plots.race(race.rows(json.loads((tmp_path / "records.json").read_text())), GOALS)
+    low, high = figure.axes[0].get_xlim()
+    assert low < SHORT < high  # its tick is seen
     assert {"race.csv", "race.md", "race.png", "race.pdf", "goals.md", "records.json"} <= {
         path.name for path in tmp_path.iterdir()
     }

@@ -47,6 +47,8 @@ def race(table: pd.DataFrame, goals: Mapping[float, float]) -> Figure:
     axis.minorticks_off()
     shown = {at: wanted for at, wanted in goals.items() if at <= 3 * done.minutes.max()}
     axis.plot(list(shown), list(shown.values()), "_", color=DARK, markersize=16, markeredgewidth=1.5)
+    first, last = min(done.train_minutes.min(), done.minutes.min()), max([done.minutes.max(), *shown])
+    axis.set_xlim(0.8 * first, 1.25 * last)
     axis.set_xlabel("minutes of training steps")
     axis.set_ylabel("CRA(36/255) (%)")
     legend(figure, line_handles(styles), notes=["bars: goals"] if shown else [])

@@ -14,6 +14,7 @@ from lipref.race.recipes import GOALS, LAYER_MINUTES
 from lipref.runs import row
 
 NAME = "race"
+PICTURES = ("cifar10", "cifar10-jpeg")  # that the goals are of
 TESTED, HELD_OUT = "test", "validation"
 NOT_MEASURED = "not measured"
 SEEDS = 3  # that a goal is met with
@@ -73,6 +74,7 @@ def _spread(done: pd.DataFrame, name: str) -> str:
 def goals(table: pd.DataFrame, layers: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Each goal, the best that was reached within its time by the mean over seeds, and whether that meets it.
 
+    The goals are of CIFAR-10, as it is or stored as JPEG: runs on other pictures do not count.
     What counts are groups of runs on the test images, equal but for the seed, of which every one is done, proved and
     within its own budget; a goal is met by the mean of at least `SEEDS` of them.
 
@@ -98,7 +100,7 @@ def _groups(table: pd.DataFrame) -> list[dict]:
         return []
     found = []
     keys = ["machine", "dataset", "layer", "size", "minutes", "epochs", "batch_size", "learning_rate", "options"]
-    for names, group in table[table.images == TESTED].groupby(keys, sort=False):
+    for names, group in table[(table.images == TESTED) & table.dataset.isin(PICTURES)].groupby(keys, sort=False):
         counts = (group.status == "done") & (group.proved == True) & (group.train_minutes <= group.minutes)  # noqa: E712
         if counts.all():
             found.append(dict(zip(keys, names, strict=True)) | {"cra": 100 * group.cra_36.mean(), "n": len(group)})
