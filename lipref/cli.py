@@ -15,6 +15,7 @@ from lipref.commands.growth import growth
 from lipref.commands.measure import measure
 from lipref.commands.notebooks import batch, figures, report
 from lipref.commands.plan import plan
+from lipref.commands.profile import profile
 from lipref.commands.race import race
 from lipref.commands.reproduce import reproduce
 from lipref.commands.soundness import soundness
@@ -31,7 +32,7 @@ app = typer.Typer(
     help="1-Lipschitz layers compared: train, certify, predict, measure, and draw.",
 )  # fmt: skip
 for command in (
-    train, certify, audit, predict, attack, soundness, excluded, measure, bench, count, growth, race,
+    train, certify, audit, predict, attack, soundness, excluded, measure, bench, count, growth, profile, race,
     timed, plan, reproduce, verify, figures, report, batch,
 ):  # fmt: skip
     app.command()(command)

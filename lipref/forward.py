@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from lipref.errors import LiprefError
 from lipref.layers import LipschitzConv2d
-from lipref.layers.base import Operator
 from lipref.layers.together import prepared_together
 from lipref.speed import Speed
 
@@ -126,17 +125,13 @@ class Forward:
 
     def _with_operators(self, images: Tensor) -> Tensor:
         """The compiled pass. What moves vectors, waits for the device or factorises stays outside: the preparation."""
-        operators: dict[LipschitzConv2d, Operator] = {}
         try:
-            with prepared_together(self._calls):
+            with prepared_together(self._calls), _instead(self._use):
                 for layer, size in self._calls.items():
-                    operators[layer] = layer.trained_operator(size)
-            if self.speed.cuda_graphs:
-                self.model.zero_grad()  # the last step's gradients lie in memory that is used again
-                torch.compiler.cudagraph_mark_step_begin()
-            for layer, operator in operators.items():
-                layer.__dict__["_prepared"] = operator
-            with _instead(self._use):
+                    layer.__dict__["_prepared"] = layer.trained_operator(size)
+                if self.speed.cuda_graphs:
+                    self.model.zero_grad()  # the last step's gradients lie in memory that is used again
+                    torch.compiler.cudagraph_mark_step_begin()
                 return self._compiled(images).to(images.dtype)
         finally:
             for layer in self._calls:

@@ -56,7 +56,7 @@ def test_a_difference_counts_from_one_and_a_half_points_on(points, verdict):
     text = fidelity.say(found, "cifar10-jpeg")
     assert f"{6 if verdict == 'agrees' else 0} of 6 values" in text
     assert "cifar10-jpeg" in text
-    assert (f"SOC XS: at most {points:+.1f} points" in text) == (verdict == "differs")
+    assert (f"SOC XS: {points:+.1f} points at the most" in text) == (verdict == "differs")
     assert fidelity.people(found).epochs.tolist() == run.epochs.tolist()
 
 

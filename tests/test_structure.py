@@ -21,7 +21,7 @@ FLOORS = [
     {"training", "budgets"},
     {"provenance", "workloads", "fingerprint"},
     {"runs", "rounds", "pace", "ceilings"},
-    {"inputs", "excluded"},
+    {"inputs", "excluded", "step_profile"},
     {"classifier"},
     {"certificates"},
     {"experiment", "cost", "counting"},

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lipref.forward import Forward
+from lipref import forward
 from lipref.layers import LAYERS
 from lipref.layers.bcop import BCOPConv2d
 from lipref.layers.together import prepared_together
@@ -12,6 +12,10 @@ from lipref.nets import convnet
 from lipref.speed import Speed
 
 ALIKE = [name for name, cls in LAYERS.items() if cls(2, 2, 3).likeness() is not None]
+
+
+def test_which_layers_can():
+    assert ALIKE == ["bcop"]  # of none the tests below would not run
 
 
 def relative(a, b):
@@ -45,9 +49,13 @@ def test_alike_layers_have_the_operators_of_each(name, shape, spread):
                 assert torch.allclose(ours, theirs, rtol=0, atol=1e-4 * float(theirs.norm() + 1e-12))
 
 
-@pytest.mark.parametrize("speed", [Speed(), Speed(channels_last=True)], ids=["plain", "channels last"])
+SPEEDS = {"plain": Speed(), "channels last": Speed(channels_last=True), "compiled": Speed(compile=True)}
+
+
+@pytest.mark.parametrize("speed", SPEEDS.values(), ids=SPEEDS)
 @pytest.mark.parametrize("name", ALIKE)
 def test_training_prepares_them_in_one_call(name, speed, monkeypatch):
+    monkeypatch.setattr(forward, "BACKEND", "aot_eager")  # traced, not translated: quick
     torch.manual_seed(0)
     model = convnet("XS", name, image_size=8)
     images = torch.rand(4, 3, 8, 8) - 0.5
@@ -59,7 +67,11 @@ def test_training_prepares_them_in_one_call(name, speed, monkeypatch):
         return original(cls, layers)
 
     monkeypatch.setattr(LAYERS[name], "prepare_alike", classmethod(counted))
-    logits = Forward(model, speed, None)(images)
+    passes = forward.Forward(model, speed, None)
+    passes.ready(images, torch.sum)
+    assert passes.notices == []
+    calls.clear()
+    logits = passes(images)
     assert calls == [5, 5, 5]  # the three blocks; the first layer and the head are alone
     alone = model(images)
     assert calls == [5, 5, 5]

@@ -84,7 +84,7 @@ def say(found: pd.DataFrame, dataset: str) -> str:
     for (layer, size), group in run[run.verdict == "differs"].groupby(["layer", "size"], sort=False):
         worst = group.loc[group.difference.abs().idxmax()]
         lines.append(
-            f"{display_name(layer)} {size}: at most {worst.difference:+.1f} points, {worst.measure}; "
+            f"{display_name(layer)} {size}: {worst.difference:+.1f} points at the most, {worst.measure}; "
             f"{worst.epochs} epochs."
         )
     return "\n".join(lines)

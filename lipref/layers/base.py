@@ -169,6 +169,10 @@ class LipschitzConv2d(nn.Module):
         prepared = self.__dict__.get("_prepared")
         return self.prepare(size) if prepared is None else prepared
 
+    def with_bias(self, operator: Operator) -> Operator:
+        """``operator`` and the bias, where the layer has one."""
+        return operator if self.bias is None else operator | {"bias": self.bias}
+
     def operator(self, size: Size) -> Operator:
         """The operator for evaluation: prepared in float64 and rounded once.
 

@@ -37,12 +37,11 @@ class FrequencyConv2d(LipschitzConv2d):
         return self.kernel_size // 2 if self.padding_mode == "zeros" else 0
 
     def prepare(self, size: Size) -> Operator:
-        operator = {} if self.bias is None else {"bias": self.bias}
         kernel = self.raw_kernel()
         if self.kernel_size == 1:
-            return operator | {"weight": self.constrain(kernel[:, :, 0, 0])[:, :, None, None]}
+            return self.with_bias({"weight": self.constrain(kernel[:, :, 0, 0])[:, :, None, None]})
         torus = (size[0] + 2 * self.margin, size[1] + 2 * self.margin)
-        return operator | {"symbol": constrained_symbol(kernel, torus, self.constrain)}
+        return self.with_bias({"symbol": constrained_symbol(kernel, torus, self.constrain)})
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         bias = operator.get("bias")

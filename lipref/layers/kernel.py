@@ -24,10 +24,6 @@ class KernelConv2d(LipschitzConv2d):
     def prepare(self, size: Size) -> Operator:
         return self.with_bias({"weight": self.effective_kernel()})
 
-    def with_bias(self, operator: Operator) -> Operator:
-        """``operator`` and the bias, where the layer has one."""
-        return operator if self.bias is None else operator | {"bias": self.bias}
-
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         return conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode)
 

@@ -31,7 +31,7 @@ class ResidualConv2d(LipschitzConv2d):
         # The step multiplies the kernel, which is cheaper than multiplying the activations.
         stepped = self.weight * (step if step.dim() == 0 else step[:, None, None, None])
         operator = {"weight": self.weight, "adjoint": adjoint_kernel(stepped)}
-        return operator if self.bias is None else operator | {"bias": self.bias}
+        return self.with_bias(operator)
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         hidden = torch.relu(conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode))

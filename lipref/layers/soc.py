@@ -119,7 +119,7 @@ class SOCConv2d(LipschitzConv2d):
         vanishing = sigma == 0
         scale = torch.where(vanishing, 0.0, self.kappa / torch.where(vanishing, 1.0, sigma))
         operator = {"weight": skew * scale} | self._series(skew)
-        return operator if self.bias is None else operator | {"bias": self.bias}
+        return self.with_bias(operator)
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         x = F.pad(x, (0, 0, 0, 0, 0, max(0, self.out_channels - self.in_channels)))

@@ -1,0 +1,38 @@
+"""``lipref profile``: where the time of a training step goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lipref import display, plans, step_profile
+from lipref.commands import options as o
+from lipref.layers import resolve
+from lipref.paths import RUNS
+
+
+def profile(
+    layers: o.Layers = "all",
+    size: Annotated[str, typer.Option(help="Of the network.")] = "S",
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
+    steps: Annotated[int, typer.Option(help="Profiled in each round.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Of all layers.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder of the table; default data/runs/profile.")] = None,
+) -> None:
+    """Profile training steps on the CPU: milliseconds in convolutions, products, factorisations, transforms, the rest.
+
+    Random 32x32 pictures. Let nothing else run; profiling slows what is made of many small operations.
+    """
+    names = plans.check_layers(plans.layer_names(layers))
+    plans.check_sizes((size,))
+    question = {"layers": list(names), "size": size, "batch_size": batch_size, "steps": steps, "rounds": rounds}
+    with display.Count(display.console(), "profiling") as shown:
+        table = step_profile.measure(
+            [resolve(name) for name in names], size, batch_size, steps, rounds, on_task=shown.update
+        )
+    paths = step_profile.write(table, question, RUNS / "profile" if out is None else out)
+    people = table.pivot(index="layer", columns="kind", values="milliseconds").loc[list(dict.fromkeys(table.layer))]
+    display.print_table(display.console(), people[list(dict.fromkeys(table.kind))].round(0).astype(int).reset_index())
+    display.say(f"Written: {', '.join(map(str, paths))}")
