@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from lipref import step_profile
 from lipref.cli import app
+from lipref.errors import LiprefError
+from lipref.layers import resolve
 from lipref.paths import RESULTS
 
 
@@ -22,26 +24,65 @@ def test_operations_have_kinds(operation, kind):
     assert step_profile.kind_of(operation) == kind
 
 
-def test_the_command_writes_what_it_found(tmp_path):
-    arguments = ["profile", "--layers", "bcop,cayley", "--size", "XS", "--batch-size", "2", "--steps", "1", "--rounds"]
-    found = CliRunner().invoke(app, [*arguments, "2", "--out", str(tmp_path)])
+def test_the_command_writes_what_it_found_and_goes_on_from_there(tmp_path, monkeypatch):
+    arguments = ["profile", "--layers", "standard,bcop,cayley", "--size", "XS", "--batch-size", "2", "--steps", "1"]
+    arguments += ["--out", str(tmp_path), "--rounds"]
+    found = CliRunner().invoke(app, [*arguments, "1"])
     assert found.exit_code == 0, found.output
+    assert "x standard" in found.output
+    first = pd.read_csv(tmp_path / "profile.csv")
+    done = []
+    profiled = step_profile._profiled
+    monkeypatch.setattr(step_profile, "_profiled", lambda *given: done.append(given) or profiled(*given))
+    assert CliRunner().invoke(app, [*arguments, "2"]).exit_code == 0
+    assert len(done) == 3  # the second round alone
     table = pd.read_csv(tmp_path / "profile.csv")
     assert tuple(table.columns) == step_profile.COLUMNS
     values = table.set_index(["layer", "kind"]).milliseconds
-    assert len(values) == 10
+    assert len(values) == 18
     for layer, kind, some in (("bcop", "products", True), ("bcop", "Fourier transforms", False),
                               ("cayley", "Fourier transforms", True), ("cayley", "convolutions", True)):  # fmt: skip
         assert (values[layer, kind] > 0) == some
-    assert (table.low <= table.milliseconds).all()
-    assert (table.milliseconds <= table.high).all()
+    assert ((table.low <= first.milliseconds) & (first.milliseconds <= table.high)).all()
     written = json.loads((tmp_path / "profile.json").read_text())
-    assert written["layers"] == ["bcop", "cayley"]
+    assert written["layers"] == ["standard", "bcop", "cayley"]
     assert "commit" in written["environment"]
-    assert CliRunner().invoke(app, [*arguments, "0", "--out", str(tmp_path)]).exit_code != 0
+    assert CliRunner().invoke(app, [*arguments, "0"]).exit_code != 0
 
 
-def test_the_committed_profile_is_whole():
-    table = pd.read_csv(RESULTS / "profile-cpu" / "profile.csv")
+def test_a_damaged_round_is_refused(tmp_path):
+    spec = resolve("standard")
+    config = step_profile.configure(spec, "XS", 2, 1)
+    for text in ("{", json.dumps({"digest": "other", "rounds": {}})):
+        (tmp_path / config.file).write_text(text)
+        with pytest.raises(LiprefError, match=config.file):
+            step_profile.measure([spec], "XS", 2, 1, 1, out=tmp_path)
+
+
+def test_whole_steps_are_compared_within_rounds():
+    """A machine that halves its speed in the second round changes no ratio."""
+    lines = [
+        {"round": number, "layer": layer, "kind": kind, "ms": ms * (1 + number)}
+        for number in (0, 1)
+        for layer, ms in (("standard", 10.0), ("cpl", 25.0))
+        for kind in (step_profile.REST, step_profile.WHOLE)
+    ]
+    whole = step_profile.table(pd.DataFrame(lines)).set_index(["layer", "kind"]).loc[("cpl", step_profile.WHOLE)]
+    assert (whole.low, whole.milliseconds, whole.high) == (25, 37.5, 50)
+    assert (whole.times_standard_low, whole.times_standard, whole.times_standard_high) == (2.5, 2.5, 2.5)
+    alone = step_profile.table(pd.DataFrame([line for line in lines if line["layer"] == "cpl"]))
+    assert alone.times_standard.isna().all()
+    assert "x standard" not in step_profile.people(_with_all_kinds(alone))
+
+
+def _with_all_kinds(table):
+    more = [table.iloc[:1].assign(kind=kind) for kind in step_profile.KINDS]
+    return pd.concat([table, *more])
+
+
+@pytest.mark.parametrize("name", ["profile-cpu", "profile-cpu-m"])
+def test_the_committed_profiles_are_whole(name):
+    table = pd.read_csv(RESULTS / name / "profile.csv")
     assert {"standard", "bcop", "cpl", "soc"} <= set(table.layer)
-    assert set(table.kind) == {*step_profile.KINDS, step_profile.REST}
+    assert set(table.kind) == {*step_profile.KINDS, step_profile.REST, step_profile.WHOLE}
+    assert (table[table.kind == step_profile.WHOLE].times_standard >= table.times_standard_low.min()).all()

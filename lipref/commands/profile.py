@@ -23,16 +23,16 @@ def profile(
 ) -> None:
     """Profile training steps on the CPU: milliseconds in convolutions, products, factorisations, transforms, the rest.
 
-    Random 32x32 pictures. Let nothing else run; profiling slows what is made of many small operations.
+    Random 32x32 pictures. The whole step is also compared with the plain network's in the same round, where it is among
+    the layers. Let nothing else run; profiling slows what is made of many small operations. The same command goes on
+    where it was stopped.
     """
     names = plans.check_layers(plans.layer_names(layers))
     plans.check_sizes((size,))
     question = {"layers": list(names), "size": size, "batch_size": batch_size, "steps": steps, "rounds": rounds}
+    specs, folder = [resolve(name) for name in names], RUNS / "profile" if out is None else out
     with display.Count(display.console(), "profiling") as shown:
-        table = step_profile.measure(
-            [resolve(name) for name in names], size, batch_size, steps, rounds, on_task=shown.update
-        )
-    paths = step_profile.write(table, question, RUNS / "profile" if out is None else out)
-    people = table.pivot(index="layer", columns="kind", values="milliseconds").loc[list(dict.fromkeys(table.layer))]
-    display.print_table(display.console(), people[list(dict.fromkeys(table.kind))].round(0).astype(int).reset_index())
+        table = step_profile.measure(specs, size, batch_size, steps, rounds, out=folder, on_task=shown.update)
+    paths = step_profile.write(table, question, folder)
+    display.print_table(display.console(), step_profile.people(table))
     display.say(f"Written: {', '.join(map(str, paths))}")
