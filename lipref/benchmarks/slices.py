@@ -27,11 +27,15 @@ HEADROOM = {"seconds": 1.1, "more_than": 1.25}  # on what a piece took, or had t
 
 @dataclass(kw_only=True)
 class Slice:
-    """How far it came: lines of failures, rounds that are left, lines on those that need more time than a slice has."""
+    """How far it came: lines of failures, rounds that are left, lines on those that need more time than a slice has.
+
+    ``time_is_up``: with more time, such as that of the next slice, more would have been done.
+    """
 
     failures: dict[str, str] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
     too_long: list[str] = field(default_factory=list)
+    time_is_up: bool = False
 
     @property
     def sentence(self) -> str:
@@ -82,6 +86,7 @@ class _Bench:
             for place, network in enumerate(networks):
                 self.on_task(number * len(networks) + place, rounds * len(networks), network.size, network.label)
                 self.network(network, number)
+        self.done.time_is_up = self.stopped
         return self.done
 
     def network(self, network: Network, number: int) -> None:
@@ -98,8 +103,13 @@ class _Bench:
             if not parts or self.failed.parts(self.plan, network):
                 continue
             if ours is None and not self.stopped:
-                with tempfile.TemporaryDirectory() as folder:  # ours was measured at another time: once more, beside it
-                    ours = self.ours(network, config, number or int(config.rounds > 1), Path(folder), name, beside=True)
+                beside = number or int(config.rounds > 1)  # ours was measured at another time: once more, beside it
+                both = _piece(config, beside), self.theirs_piece(network, against, parts)
+                if self.too_long(f"{against.code.name} {name}, with ours beside it,", *both):
+                    self.leave(against.code.name)
+                    continue
+                with tempfile.TemporaryDirectory() as folder:
+                    ours = self.ours(network, config, beside, Path(folder), name, beside=True)
             if ours is None:
                 self.leave(None if self.failed.parts(self.plan, network) else against.code.name)
                 continue
@@ -128,8 +138,8 @@ class _Bench:
             "options": {name: getattr(config, name) for name in (
                 "image_size", "channels", "num_classes", "batch_size", "repeats", "rounds")},
         }  # fmt: skip
-        piece = f"{config.digest[:16]} {'first' if number == 0 else 'later'}"  # the first round measures more
-        if self.ask(OURS, request, piece, f"{OURS} {name}", None if beside else OURS, network) is None:
+        left = None if beside else OURS
+        if self.ask(OURS, request, _piece(config, number), f"{OURS} {name}", left, network) is None:
             return None
         return our_round(config, root, number)
 
@@ -142,25 +152,34 @@ class _Bench:
         }  # fmt: skip
         while parts:
             asked = request | {"parts": parts}
-            reply = self.ask(
-                code, asked, f"{config.digest[:16]} {'+'.join(parts)}", f"{code} {name}", code, network, against
-            )  # fmt: skip
+            piece = self.theirs_piece(network, against, parts)
+            reply = self.ask(code, asked, piece, f"{code} {name}", code, network, against)
             left = self.missing(network, against, number)
             parts = left if reply is None and not self.stopped and left != parts else []
+
+    def theirs_piece(self, network: Network, against: Against, parts: list[str]) -> str:
+        return f"{self.plan.theirs(network, against).digest[:16]} {'+'.join(parts)}"
+
+    def too_long(self, name: str, *pieces: str) -> bool:
+        """Whether no slice holds the pieces, one right after the other; that is told."""
+        need = sum(map(self.clock.need, pieces))
+        if self.clock.seconds is None or need <= self.clock.seconds:
+            return False
+        line = f"{name} needs about {need:.0f} s in one piece: give more --seconds"
+        self.done.too_long += [line] if line not in self.done.too_long else []
+        return True
 
     def ask(
         self, code: str, request: dict, piece: str, name: str, left: str | None, network: Network,
         against: Against | None = None,
     ) -> dict | None:  # fmt: skip
         """The reply; None where it failed, or the time is up or does not reach: then a round of ``left`` is left."""
-        need, limit = self.clock.need(piece), self.clock.left
-        too_long = self.clock.seconds is not None and need > self.clock.seconds
-        if too_long:
-            line = f"{name} needs about {need:.0f} s in one piece: give more --seconds"
-            self.done.too_long += [line] if line not in self.done.too_long else []
-        elif limit is not None and need > limit:
-            self.stopped = True
-        if too_long or self.stopped:
+        limit = self.clock.left
+        if self.too_long(name, piece):
+            self.leave(left)
+            return None
+        self.stopped |= limit is not None and self.clock.need(piece) > limit
+        if self.stopped:
             self.leave(left)
             return None
         began = self.clock.now()
@@ -238,6 +257,10 @@ def complete(plan: BenchPlan) -> list[dict]:
         whole = [record for record in found if "config" in record]
         records += measurements.beside(whole, plan.out) if whole else []
     return records
+
+
+def _piece(config: cost.CostConfig, number: int) -> str:
+    return f"{config.digest[:16]} {'first' if number == 0 else 'later'}"  # the first round measures more
 
 
 def our_round(config: cost.CostConfig, root: Path, number: int) -> dict | None:

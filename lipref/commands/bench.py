@@ -14,7 +14,7 @@ from lipref.benchmarks import foreign, results, slices, tables
 from lipref.benchmarks.plan import QUANTITIES, Against, BenchPlan
 from lipref.benchmarks.worker import OURS, Worker
 from lipref.commands import options as o
-from lipref.commands.running import raise_failures, stopped
+from lipref.commands.running import LEFT, raise_failures, stopped
 from lipref.errors import LiprefError
 from lipref.paths import RUNS
 from lipref.runs import make_folder
@@ -38,7 +38,7 @@ def bench(
     rounds: Annotated[int | None, typer.Option(help="Rounds over all networks; default 3.")] = None,
     profile: Annotated[str | None, typer.Option(help=f"Defaults: {' or '.join(profiles.BENCH)}.")] = None,
     against: Compared = None,
-    seconds: Annotated[float | None, typer.Option(help="Stop cleanly after so many; the same command goes on.")] = None,
+    seconds: o.Seconds = None,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what failed in an earlier call.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default data/runs/bench.")] = None,
 ) -> None:
@@ -82,7 +82,9 @@ def bench(
         for worker in workers.values():
             worker.stop()
     _show(plan, done)
-    raise_failures(list(done.failures.values()), plan.rounds * len(plan.networks()), "measurements")
+    if done.time_is_up:
+        raise typer.Exit(LEFT)
+    raise_failures([*done.failures.values(), *done.too_long], plan.rounds * len(plan.networks()), "measurements")
 
 
 def _measure(plan: BenchPlan, workers: dict[str, Worker], seconds: float | None, again: bool) -> slices.Slice:

@@ -10,6 +10,7 @@ import typer
 from lipref import ceilings, display, plans
 from lipref import growth as measured
 from lipref.commands import options as o
+from lipref.commands.running import LEFT
 from lipref.errors import LiprefError
 from lipref.items import growth as item
 from lipref.layers import resolve
@@ -27,7 +28,7 @@ def growth(
     rounds: Annotated[int | None, typer.Option(help="Rounds of all layers; at least 2 for an interval.")] = None,
     profile: Annotated[str | None, typer.Option(
         help=f"Grid, repeats and rounds: {', '.join(measured.GRIDS)}; default gpu on CUDA, else cpu.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Stop after so many; the same command goes on.")] = None,
+    seconds: o.Seconds = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default data/runs/growth.")] = None,
 ) -> None:  # fmt: skip
     """Time single layers over a grid of widths, sides and batches, and fit exponents beside those of Table 1.
@@ -60,9 +61,10 @@ def growth(
     if state.records:
         display.print_table(console, item.people(item.table(state.records, limits)))
         display.say("Exponents in c, s and b: measured ± 95 % over the rounds [counted, printed].")
+    display.say(f"Written: {', '.join(map(str, [plan.out / ceilings.FILE, *paths]))}")
     if state.done < state.total:
         display.say(f"{state.done} of {state.total} steps are done: the same command goes on")
-    display.say(f"Written: {', '.join(map(str, [plan.out / ceilings.FILE, *paths]))}")
+        raise typer.Exit(LEFT)
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:

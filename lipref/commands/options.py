@@ -25,6 +25,10 @@ WeightDecay = Annotated[float | None, typer.Option(help="Weight decay; goes with
 Schedule = Annotated[str | None, typer.Option(help=f"One of {', '.join(SCHEDULES)}; default the profile's.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Root = Annotated[Path | None, typer.Option("--data-root", help="Where data sets are kept; default data/datasets.")]
+Seconds = Annotated[
+    float | None, typer.Option(help="Stop cleanly after so many; with work left the exit code is 75, and the same "
+                                    "command goes on."),
+]  # fmt: skip
 LimitTrain = Annotated[int | None, typer.Option(help="Train on this many images, class-balanced.")]
 LimitTest = Annotated[int | None, typer.Option(help="Test on this many images, class-balanced.")]
 CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between two checkpoints.")]

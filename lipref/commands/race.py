@@ -12,7 +12,7 @@ import typer
 from lipref import display, plans, profiles
 from lipref import race as racing
 from lipref.commands import options as o
-from lipref.commands.running import raise_failures, stopped
+from lipref.commands.running import LEFT, raise_failures, stopped
 from lipref.data import load
 from lipref.errors import LiprefError
 from lipref.paths import RUNS
@@ -34,7 +34,7 @@ def race(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: cuda where there is one.")] = "auto",
     validation: Annotated[bool, typer.Option("--validation", help="Certify a tenth of the training images, for tuning; "
                                              "the test images are not looked at.")] = False,
-    seconds: Annotated[float | None, typer.Option(help="Stop cleanly after so many; the same command goes on.")] = None,
+    seconds: o.Seconds = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default data/runs/race, or race-smoke.")] = None,
     data_root: o.Root = None,
     limit_train: o.LimitTrain = None,
@@ -46,6 +46,8 @@ def race(
     certification are not counted as training; the time of both is in the tables. The profile goals is on cifar10-jpeg,
     1, 5, 10 and 30 minutes with three seeds; smoke tries everything on digits, in some minutes on a CPU.
     """
+    if seconds is not None and not seconds > 0:
+        raise LiprefError(f"--seconds {seconds:g}: give a number above 0")
     chosen = profiles.race(profile)
     given = {
         "minutes": minutes, "seeds": seeds, "dataset": dataset, "size": size, "batch_size": batch_size,
@@ -90,7 +92,10 @@ def race(
         display.print_table(display.console(), racing.goals(table, [(entry.layer, entry.size) for entry in entries]))
         display.say(f"Written: {', '.join(map(str, written))}")
     if ended:
+        for line in failures:
+            display.say(f"failed: {line}")
         display.say(ended)
+        raise typer.Exit(LEFT)
     raise_failures(failures, total, "runs")
 
 

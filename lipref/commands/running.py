@@ -17,6 +17,8 @@ from lipref.runs import make_folder
 from lipref.study import read
 
 SOUNDNESS = "soundness"  # below the folder of the runs
+STOPPED = 130  # exit code after Ctrl-C
+LEFT = 75  # exit code of a slice that ended with work left (EX_TEMPFAIL of sysexits.h): the same command goes on
 WORKERS = 2  # kernels at a time: each is a process of its own, with its own copy of torch
 
 
@@ -53,7 +55,7 @@ def do_measurements(plan: measurements.CostPlan) -> tuple[list[dict], list[str]]
 def stopped() -> typer.Exit:
     """What Ctrl-C ends in."""
     print("stopped; the same command goes on where it stopped", file=sys.stderr)
-    return typer.Exit(130)
+    return typer.Exit(STOPPED)
 
 
 def raise_failures(failures: Sequence[str], total: int, what: str) -> None:

@@ -87,6 +87,8 @@ class Race:
                 continue
             except LiprefError as error:
                 yield LiprefError(f"{name}: {error}")
+            except Exception as error:  # such as CUDA's: it ends this run, not the others
+                yield LiprefError(f"{name}: {' '.join(f'{type(error).__name__}: {error}'.split())}")
 
     def _record(self, seed: int, minutes: float, entry: Entry, listen: Callable, read_only: bool) -> dict:
         step = self.step_seconds(entry, read_only)
