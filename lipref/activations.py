@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from lipref.linalg import cuda_kernels
+
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
@@ -16,6 +18,8 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, swap: Tensor) -> Tensor:
+        if cuda_kernels.serves(x, swap):
+            return cuda_kernels.exchanged(x, swap)
         bits = x.view(_INTEGERS[x.element_size()])
         difference = (bits[:, 0::2] ^ bits[:, 1::2]).mul_(swap)
         result = bits.clone()
@@ -33,6 +37,27 @@ class _Exchange(torch.autograd.Function):
         return _Exchange.apply(grad, swap), None
 
 
+class _Sort(torch.autograd.Function):
+    """Sort the channel pairs of ``x`` ``(N, 2C, H, W)`` on a GPU; also which were exchanged, ``(N, C, H, W)``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        return cuda_kernels.sorted_pairs(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # no zeros for the gradient of what has none
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor | None, _: None) -> Tensor | None:
+        (swap,) = ctx.saved_tensors
+        return None if grad is None else _Exchange.apply(grad, swap)
+
+
 class MaxMin(nn.Module):
     """Sort each channel pair: channels ``(2j, 2j+1)`` of ``(N, C, ...)`` become their maximum and minimum.
 
@@ -44,5 +69,8 @@ class MaxMin(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         even = x.shape[1] // 2 * 2
         paired = x[:, :even]
-        sorted_ = _Exchange.apply(paired, (paired[:, 0::2] <= paired[:, 1::2]).detach())
+        if cuda_kernels.serves(paired):
+            sorted_, _ = _Sort.apply(paired)
+        else:
+            sorted_ = _Exchange.apply(paired, (paired[:, 0::2] <= paired[:, 1::2]).detach())
         return sorted_ if even == x.shape[1] else torch.cat((sorted_, x[:, even:]), dim=1)

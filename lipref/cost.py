@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from lipref.nets import convnet
 from lipref.provenance import cores, environment, machine, write_json
 from lipref.rounds import PEAKS, SECONDS, Network, Progress
 from lipref.runs import Config, NotDone, make_folder
+from lipref.speed import Speed, usual
 
 FORMAT = 1
 
@@ -29,7 +30,7 @@ class CostConfig(Config):
 
     ``channels`` are those of the pictures, ``image_size`` their side in pixels; ``machine`` the CPU's model or the
     GPU's name; ``cores`` the CPU cores that could be used; ``threads`` those of one torch operation; ``repeats`` the
-    timed calls per quantity, spread over ``rounds``.
+    timed calls per quantity, spread over ``rounds``; ``speed`` the options of the training step, or None.
     """
 
     image_size: int
@@ -41,6 +42,7 @@ class CostConfig(Config):
     threads: int
     repeats: int
     rounds: int
+    speed: dict | None = None
 
     @property
     def folder(self) -> str:
@@ -60,10 +62,12 @@ def configure(
     device: str | torch.device,
     repeats: int = 10,
     rounds: int = 3,
+    speed: Speed | Mapping | None = None,
 ) -> CostConfig:
     """The configuration of measuring ``spec`` here: on this machine, with the threads that torch has now.
 
-    ``repeats`` calls are timed in all ``rounds`` together; fewer repeats than rounds are as many rounds.
+    ``repeats`` calls are timed in all ``rounds`` together; fewer repeats than rounds are as many rounds. ``speed``: the
+    options of the training step; None: `lipref.speed.usual` ones of the device.
 
     Raises:
         LiprefError: a number below 1, a network that does not exist, a device that is unknown or not there.
@@ -84,6 +88,7 @@ def configure(
         layer=spec.label, layer_sha256=spec.source_sha256, size=size, image_size=image_size, channels=channels,
         num_classes=num_classes, batch_size=batch_size, repeats=repeats, rounds=min(rounds, repeats),
         device=parsed.type, machine=machine(parsed), **_here(),
+        speed=(usual(parsed.type) if speed is None else Speed.of(speed)).as_dict() or None,
     )  # fmt: skip
 
 
@@ -109,7 +114,8 @@ def execute(
 
     The network has random weights from a fixed seed, the batch random pictures (uniform, mean 0) and labels.
 
-    * ``train_seconds``: a step of `lipref.training`: forward, loss, backward, SGD with momentum.
+    * ``train_seconds``: a step of `lipref.training` with the options ``speed``: forward, loss, backward, SGD with
+      momentum.
     * ``infer_seconds``: a batch in evaluation, without gradients, the operators kept.
     * ``folded_seconds``: the same with every layer replaced by its ``fold(size)``; None where the layer has none.
     * ``prepare_seconds``: preparing the operators of all layers for evaluation, in float64, once: what the first batch
@@ -184,7 +190,7 @@ def execute_round(
     make_folder(path.parent)
     network = Network(
         spec=spec, size=config.size, image_size=config.image_size, channels=config.channels,
-        num_classes=config.num_classes, batch_size=config.batch_size,
+        num_classes=config.num_classes, batch_size=config.batch_size, speed=Speed.of(config.speed or {}),
     )  # fmt: skip
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         result = measuring.measure(

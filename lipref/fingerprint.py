@@ -14,12 +14,12 @@ PACKAGE = Path(lipref.__file__).resolve().parent
 
 # Modules and packages that decide the numbers of a run, and of a measurement.
 RUN = (
-    "activations", "audit", "certify", "data", "divergence", "experiment", "forward", "layers", "linalg", "losses",
-    "nets", "resuming", "rounding", "settings", "speed", "training", "updates",
+    "activations", "audit", "capture", "certify", "data", "divergence", "experiment", "forward", "layers", "linalg",
+    "losses", "nets", "resuming", "rounding", "settings", "speed", "stepping", "training", "updates",
 )  # fmt: skip
 COST = (
-    "activations", "certify", "cost", "divergence", "forward", "layers", "linalg", "losses", "memory", "nets",
-    "resuming", "rounds", "settings", "speed", "training", "updates", "workloads",
+    "activations", "capture", "certify", "cost", "divergence", "forward", "layers", "linalg", "losses", "memory",
+    "nets", "resuming", "rounds", "settings", "speed", "stepping", "training", "updates", "workloads",
 )  # fmt: skip
 # Imported by those, but without a say in any number: errors, files, provenance, names.
 NO_NUMBERS = ("checkpoint", "errors", "fingerprint", "inputs", "paths", "provenance", "runs")

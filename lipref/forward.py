@@ -51,12 +51,14 @@ class Forward:
             speed.check_device(parameter.device.type)
         self._layers = [module for module in model.modules() if type(module).forward is LipschitzConv2d.forward]
         self._passes = self._own_passes()
+        self._sizes_of: dict[torch.Size, dict[LipschitzConv2d, tuple[int, int]]] = {}
+        self._given: Mapping[LipschitzConv2d, Mapping[str, Tensor]] = {}
         self._given_layouts: list[tuple[Tensor, tuple[int, ...]]] = []
         if speed.channels_last:
             self._given_layouts = [(weight, weight.stride()) for weight in model.parameters() if weight.dim() == 4]
             for weight, _ in self._given_layouts:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        self._wanted = speed.compiles
+        self._wanted = speed.compile
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._shape = torch.Size()
         self._calls: dict[LipschitzConv2d, tuple[int, int]] = {}  # in their order, with the (H, W) of their input
@@ -66,8 +68,22 @@ class Forward:
         """Logits (N, K) of ``images`` (N, C, H, W), in the images' dtype, with gradients to the parameters."""
         if self._compiled is not None and images.shape == self._shape:
             return self._with_operators(images)
-        with self.arithmetic(), prepared_together(self._layers):
+        layers = [layer for layer in self._layers if layer not in self._given]
+        with self.arithmetic(), prepared_together(layers, self._known_sizes(images)):
             return self.model(images).to(images.dtype)
+
+    @contextmanager
+    def given(self, operators: Mapping[LipschitzConv2d, Mapping[str, Tensor]]) -> Iterator[None]:
+        """Context in which these layers do not prepare their operators, but use those that are given."""
+        self._given = operators
+        for layer, operator in operators.items():
+            layer.__dict__["_prepared"] = operator
+        try:
+            yield
+        finally:
+            self._given = {}
+            for layer in operators:
+                layer.__dict__.pop("_prepared", None)
 
     def arithmetic(self):
         """Context in which the model computes in the precision of training, for whoever looks into it."""
@@ -103,7 +119,7 @@ class Forward:
             self._compiled = None  # how a factorisation reports a NaN: the step itself will tell of it
         except Exception as error:
             self._compiled, self._wanted = None, False
-            self.notices.append(f"not compiled: {_reason(error)}")
+            self.notices.append(f"not compiled: {reason(error)}")
         finally:
             with torch.no_grad():
                 for buffer, before in buffers:
@@ -111,34 +127,47 @@ class Forward:
             self.compile_seconds += time.perf_counter() - started
 
     def _compile(self, images: Tensor, finish: Callable[[Tensor], Tensor]) -> None:
-        self._calls = self._sizes(images)
+        self._calls = self.sizes(images)
         for layer, size in self._calls.items():
             if any(value.is_complex() for value in layer.prepare(size).values()):
                 raise LiprefError(f"{type(layer).__name__} works with complex numbers, for which no code is generated")
         self._use = self._passes | {layer: functools.partial(_use, layer, self.speed) for layer in self._calls}
         torch.compiler.reset()  # what earlier runs of this process left counts against a limit
-        mode = {"mode": "reduce-overhead"} if self.speed.cuda_graphs else {}
-        self._compiled = torch.compile(self.model, dynamic=False, backend=BACKEND, **mode)
+        self._compiled = torch.compile(self.model, dynamic=False, backend=BACKEND)
         self._shape = images.shape
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         torch.autograd.grad(finish(self._with_operators(images)), parameters, allow_unused=True)
 
     def _with_operators(self, images: Tensor) -> Tensor:
         """The compiled pass. What moves vectors, waits for the device or factorises stays outside: the preparation."""
+        own = {layer: size for layer, size in self._calls.items() if layer not in self._given}
         try:
-            with prepared_together(self._calls), _instead(self._use):
-                for layer, size in self._calls.items():
+            with prepared_together(own, own), _instead(self._use):
+                for layer, size in own.items():
                     layer.__dict__["_prepared"] = layer.trained_operator(size)
-                if self.speed.cuda_graphs:
-                    self.model.zero_grad()  # the last step's gradients lie in memory that is used again
-                    torch.compiler.cudagraph_mark_step_begin()
                 return self._compiled(images).to(images.dtype)
         finally:
-            for layer in self._calls:
+            for layer in own:
                 layer.__dict__.pop("_prepared", None)
 
-    def _sizes(self, images: Tensor) -> dict[LipschitzConv2d, tuple[int, int]]:
-        """The layers in the order of the pass, with the (H, W) of what each gets. None of them computes anything."""
+    def _known_sizes(self, images: Tensor) -> dict[LipschitzConv2d, tuple[int, int]] | None:
+        """`sizes`, found once for each shape of images; None on the CPU, where no preparation asks for them."""
+        if not images.is_cuda:
+            return None
+        shape = images.shape[1:]
+        if shape not in self._sizes_of:
+            try:
+                self._sizes_of[shape] = self.sizes(images[:1])
+            except LiprefError:
+                self._sizes_of[shape] = {}
+        return self._sizes_of[shape]
+
+    def sizes(self, images: Tensor) -> dict[LipschitzConv2d, tuple[int, int]]:
+        """The layers in the order of the pass, with the (H, W) of what each gets. None of them computes anything.
+
+        Raises:
+            LiprefError: a layer that is used twice.
+        """
         found: dict[LipschitzConv2d, tuple[int, int]] = {}
 
         def look(layer: LipschitzConv2d, x: Tensor) -> Tensor:
@@ -213,7 +242,7 @@ def _instead(passes: Mapping[nn.Module, Callable]) -> Iterator[None]:
                 module.__dict__["forward"] = function
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Why something failed, in one short line."""
     error = getattr(error, "inner_exception", None) or error  # what PyTorch's compiler wraps
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

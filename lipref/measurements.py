@@ -16,6 +16,7 @@ from lipref.layers import LayerSpec, resolve
 from lipref.nets import convnet
 from lipref.plans import COSTLY_FIRST
 from lipref.runs import NotDone, newest, of_one_source, place
+from lipref.speed import Speed
 
 FOLDER = "cost"  # below the folder of the runs
 
@@ -32,6 +33,7 @@ class CostPlan:
     device: str = "cpu"
     repeats: int = 10
     rounds: int = 3
+    speed: Speed | None = None  # options of the training step; None: the usual ones of the device
     without: frozenset[tuple[str, str]] = frozenset()  # pairs of size and layer that are not measured
 
     def tasks(self) -> list[tuple[str, str]]:
@@ -55,7 +57,7 @@ def configure(plan: CostPlan, spec: LayerSpec, size: str) -> cost.CostConfig:
     return cost.configure(
         spec, size, image_size=plan.shape.image_size, channels=plan.shape.channels, num_classes=plan.shape.num_classes,
         batch_size=plan.batch_size, device=torch.device(plan.device), repeats=plan.repeats,
-        rounds=plan.rounds,
+        rounds=plan.rounds, speed=plan.speed,
     )  # fmt: skip
 
 

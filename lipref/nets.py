@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lipref.activations import MaxMin
 from lipref.errors import LiprefError
-from lipref.layers import LAYERS, LayerSpec, resolve
+from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, resolve
+from lipref.layers.kept import checked
 
 BASE_WIDTH = {"XS": 16, "S": 32, "M": 64, "L": 128}
 SIZES = (*BASE_WIDTH, *(f"{size}_1x1" for size in BASE_WIDTH))
@@ -64,7 +65,10 @@ class ConvNet(nn.Sequential):
             raise LiprefError(
                 f"ConvNet: input of shape {tuple(x.shape)}; expected (N, {', '.join(map(str, expected))})"
             )
-        return super().forward(x)
+        if self.training or not x.is_cuda:
+            return super().forward(x)
+        with checked(module for module in self.modules() if isinstance(module, LipschitzConv2d)):
+            return super().forward(x)
 
 
 def width_at(size: str, image_size: int) -> int:

@@ -10,7 +10,8 @@ import copy
 import gc
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from lipref.errors import LiprefError
 from lipref.layers import LayerSpec
 from lipref.memory import peak_bytes
 from lipref.nets import ConvNet, convnet, count_parameters
+from lipref.speed import Speed
 
 SECONDS = ("train_seconds", "infer_seconds", "folded_seconds", "prepare_seconds")
 PEAKS = ("train_peak_bytes", "infer_peak_bytes", "folded_peak_bytes")
@@ -38,7 +40,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What is measured: the network of ``size`` from ``spec`` and a batch, as `lipref.cost.CostConfig` names them."""
+    """What is measured: the network of ``size`` from ``spec`` and a batch, as `lipref.cost.CostConfig` names them.
+
+    ``speed``: the options of its training step.
+    """
 
     spec: LayerSpec
     size: str
@@ -46,6 +51,7 @@ class Network:
     channels: int
     num_classes: int
     batch_size: int
+    speed: Speed = field(default_factory=Speed)
 
 
 def measure(
@@ -75,7 +81,9 @@ def measure(
     share = repeats // rounds + (number < repeats % rounds)
     least = math.ceil(workloads.LEAST_REPEATS / rounds)
     torch.manual_seed(0)
-    model = convnet(network.size, spec, network.num_classes, network.channels, network.image_size)
+    # Large networks are initialised on a GPU in a fraction of the time.
+    where = device if device.type == "cuda" else None
+    model = convnet(network.size, spec, network.num_classes, network.channels, network.image_size, device=where)
     shape = (network.batch_size, network.channels, network.image_size, network.image_size)
     images, labels = torch.rand(shape) - 0.5, torch.randint(network.num_classes, shape[:1])
 
@@ -97,15 +105,16 @@ def measure(
 
     folded, exhausted = _attempt(spec, "folding", lambda: workloads.folded(copy.deepcopy(model).to(device)))
     folded = None if folded is None else folded.cpu()
+    training = partial(workloads.training, speed=network.speed)
     plan = {
-        "train_seconds": (seconds, workloads.training, model),
+        "train_seconds": (seconds, training, model),
         "infer_seconds": (seconds, workloads.evaluation, model),
         "folded_seconds": (seconds, workloads.evaluation, folded),
         "prepare_seconds": (seconds, workloads.preparation, model),
     }
     if number == 0:  # they repeat to the byte, so once is enough
         plan |= {
-            "train_peak_bytes": (peak, workloads.training, model),
+            "train_peak_bytes": (peak, training, model),
             "infer_peak_bytes": (peak, workloads.evaluation, model),
             "folded_peak_bytes": (peak, workloads.evaluation, folded),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from lipref.errors import LiprefError
 
@@ -22,7 +22,7 @@ class Speed:
         compile: The pass through the network by torch.compile, its operators prepared before by the usual code.
         fused: PyTorch's fused SGD where the device is CUDA. Elsewhere it would round differently for little time, and
             the foreach form is taken, which gives the usual numbers.
-        cuda_graphs: Compiled, and captured as CUDA graphs (``torch.compile(mode="reduce-overhead")``).
+        cuda_graphs: The whole pass, gradients included, as one CUDA graph (`lipref.capture`), compiled or not.
 
     Raises:
         LiprefError: a value of another type, or an unknown precision.
@@ -40,11 +40,6 @@ class Speed:
                 raise LiprefError(f"{name}={getattr(self, name)!r}: give True or False")
         if self.precision not in PRECISIONS:
             raise LiprefError(f"precision={self.precision!r}: choose one of {', '.join(PRECISIONS)}")
-
-    @property
-    def compiles(self) -> bool:
-        """Whether the pass through the network is compiled."""
-        return self.compile or self.cuda_graphs
 
     def as_dict(self) -> dict:
         """What is not at its default, so that a run without options is described as before there were any."""
@@ -72,7 +67,20 @@ class Speed:
             LiprefError: CUDA graphs elsewhere than on CUDA.
         """
         if self.cuda_graphs and device.split(":")[0] != "cuda":
-            raise LiprefError(f"cuda_graphs=True on {device}: CUDA graphs need a CUDA device; use compile there")
+            raise LiprefError(f"cuda_graphs=True on {device}: CUDA graphs need a CUDA device; leave it out there")
+
+
+def chosen(device: str, **given: object) -> Speed:
+    """The `usual` options of ``device``, with those that are given and not None in their place."""
+    return replace(usual(device), **{name: value for name, value in given.items() if value is not None})
+
+
+def usual(device: str) -> Speed:
+    """The options that pay on ``device`` and change numbers by rounding alone: what is taken where none is given.
+
+    On CUDA channels last, fused SGD and CUDA graphs; on a CPU none.
+    """
+    return Speed(channels_last=True, fused=True, cuda_graphs=True) if device.split(":")[0] == "cuda" else Speed()
 
 
 def options_of(settings: Mapping) -> str:

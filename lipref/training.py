@@ -13,20 +13,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lipref.certify import margins
 from lipref.divergence import find_fault
 from lipref.errors import LiprefError
-from lipref.forward import Forward
-from lipref.losses import offset_cross_entropy
 from lipref.resuming import Position, State
 from lipref.settings import Settings, learning_rate_at, momentum_at
-from lipref.updates import Average, sgd
+from lipref.stepping import Stepper
+from lipref.updates import Average
 
 __all__ = [
     "BatchSource", "Outcome", "Progress", "Settings", "learning_rate_at", "momentum_at", "train", "training_step",
 ]  # fmt: skip
-
-_CERTIFYING_MARGIN = math.sqrt(2) * 36 / 255
 
 
 class BatchSource(Protocol):
@@ -75,7 +71,7 @@ class Outcome:
             first appear; None if there is none), what (one line for people).
         train_seconds: Time in training steps, over all pieces of an interrupted run, without callbacks, checkpoints,
             compilation, and steps that were lost and done again.
-        compile_seconds: Time of compilation, over all pieces.
+        compile_seconds: Time of compilation and of capturing, over all pieces.
         notices: A line for each option that could not be had.
     """
 
@@ -185,12 +181,9 @@ class _Run:
         lost = [name for name, _ in model.named_buffers() if name not in kept]
         if lost:
             raise LiprefError(f"buffer {lost[0]} is not persistent, a resumed run would lose it: make it persistent")
-        # Before the optimizer, which goes by the layout of the weights.
         whole = settings.batch_size if self.steps_per_epoch > 1 else None
-        self.forward = Forward(model, settings.speed, whole)
-        self.optimizer = sgd(self.parameters, settings)
-        if settings.speed.fused and not self.optimizer.defaults["fused"]:
-            self.forward.notices.append("fused SGD is for CUDA: the foreach form is taken, with the usual numbers")
+        self.stepper = Stepper(model, self.parameters, settings, whole)
+        self.forward, self.optimizer = self.stepper.forward, self.stepper.optimizer
         self.average = Average(self.parameters, settings.ema)
         identity = {"config_digest": config_digest, "steps_per_epoch": self.steps_per_epoch, **settings.as_dict()}
         self.state = State(model, self.parameters, self.optimizer, self.average, identity)
@@ -247,26 +240,14 @@ class _Run:
         group = self.optimizer.param_groups[0]
         group["lr"] = learning_rate_at(self.settings, self.steps_done, self.steps_per_epoch)
         group["momentum"] = momentum_at(self.settings, self.steps_done, self.steps_per_epoch)
-        self.forward.ready(images, lambda logits: self.loss(logits, labels))
+        self.stepper.ready(images, labels)
         torch.manual_seed(_seed(self.settings.seed, self.steps_done))  # for layers that draw
         try:
-            logits = self.forward(images)
+            numbers = self.stepper.step(images, labels)
         except torch.linalg.LinAlgError as error:  # how a factorisation reports a NaN
             return self.fault(images, " ".join(str(error).split()))
-        loss = self.loss(logits, labels)
-        lead = margins(logits.detach(), labels)
-        # One transfer per step, and the only wait for the device.
-        numbers = torch.stack(
-            [loss.detach(), (lead > 0).sum().to(loss), (lead > _CERTIFYING_MARGIN).sum().to(loss)]
-        ).tolist()
         if not math.isfinite(numbers[0]):
             return self.fault(images, f"the loss is {numbers[0]}")
-        self.optimizer.zero_grad()
-        try:
-            loss.backward()
-        except torch.linalg.LinAlgError as error:
-            return self.fault(images, " ".join(str(error).split()))
-        self.optimizer.step()
         self.average.update()
         position = self.position
         position.step += 1
@@ -275,9 +256,6 @@ class _Run:
         position.correct += round(numbers[1])
         position.certified += round(numbers[2])
         return None
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return offset_cross_entropy(logits, labels, self.settings.offset, self.settings.temperature)
 
     def compiled(self) -> float:
         """Seconds of compilation since the last call; they, and what could not be had, are noted."""

@@ -12,19 +12,25 @@ from lipref.errors import LiprefError
 from lipref.layers import LipschitzConv2d
 from lipref.nets import ConvNet
 from lipref.settings import Settings
+from lipref.speed import Speed
 from lipref.training import training_step
 
 WARM_UP = 2  # calls before the clock runs
 LEAST_REPEATS = 3  # whatever they take
 
 
-def training(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], None]:
+def training(model: ConvNet, images: Tensor, labels: Tensor, speed: Speed | None = None) -> Callable[[], None]:
     """A step of `lipref.training` on images (N, C, H, W) and int64 labels (N,), on the model's device.
+
+    ``speed``: its options; None is without any. Its first call compiles and captures, where they ask for it.
 
     The function raises LiprefError where the loss is not finite. It sets the global random state.
     """
     # What the learning rate is does not matter; weight decay does a little work, and most runs have some.
-    settings = Settings(epochs=1, learning_rate=1e-3, weight_decay=1e-5, batch_size=len(labels), schedule="constant")
+    settings = Settings(
+        epochs=1, learning_rate=1e-3, weight_decay=1e-5, batch_size=len(labels), schedule="constant",
+        speed=speed or Speed(),
+    )  # fmt: skip
     step = training_step(model, images, labels, settings)
 
     def checked() -> None:

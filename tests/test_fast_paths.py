@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lipref.layers import LAYERS
-from lipref.linalg import self_correlation
+from lipref.linalg import cayley, device_inverse, polar, self_correlation, spectrum, sylvester
 from lipref.linalg.cayley import cayley_transform
 from lipref.linalg.convolution_polynomial import convolution_polynomial
 from lipref.linalg.elimination import inverse_by_elimination
@@ -347,3 +347,75 @@ def test_elimination_without_pivots_inverts_what_has_a_positive_part(number, sid
     inverse = inverse_by_elimination(matrix)
     residual = torch.linalg.matrix_norm(matrix @ inverse - torch.eye(side), 2)
     assert float((residual / torch.linalg.cond(matrix)).amax()) < 1e-11
+
+
+@pytest.mark.parametrize("way", device_inverse.WAYS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5, 5), (2, 2, 40, 40), (3, 70, 70)])
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])
+def test_inverses_as_a_gpu_computes_them(way, dtype, shape, scale, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(device_inverse, "WAY", way)
+    a = scale * torch.randn(*shape, dtype=dtype) / shape[-1] ** 0.5
+    matrix = torch.eye(shape[-1]) + a - a.mH
+    exact = torch.linalg.inv(matrix.to(torch.complex128))
+    assert relative(device_inverse.inverse_on_device(matrix), exact) < 1e-5
+    assert relative(cayley._on_device(matrix), exact) < 1e-6
+    half = torch.randn(*shape, dtype=dtype) / shape[-1] ** 0.5
+    matrix = matrix + half.mH @ half
+    assert relative(cayley._on_device(matrix), torch.linalg.inv(matrix.to(torch.complex128))) < 1e-6
+
+
+@pytest.mark.parametrize("way", device_inverse.WAYS)
+def test_the_inverse_of_what_is_not_a_number_is_none(way):
+    matrix = torch.eye(40).repeat(2, 1, 1)
+    matrix[0, 3, 2] = torch.nan
+    assert device_inverse.WAYS[way](matrix)[0].isnan().any()
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+@pytest.mark.parametrize("shape", [(2, 24, 24), (3, 40, 20), (1, 5, 1)])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_the_polar_factor_as_a_gpu_computes_it(values, shape, scale):
+    a = (scale * with_values(shape, values)).float()
+    assert relative(polar._found_on_device(a), slow_polar_factor(a.double())) < 1e-5
+
+
+@pytest.mark.parametrize("values", ["equal", "near each other", "after training", "one large", "steep"])
+def test_the_sylvester_equation_with_few_questions_and_far_from_the_identity(values):
+    torch.manual_seed(0)
+    h = with_values((2, 24, 24), VALUES[values])
+    h = torch.linalg.eigh(h @ h.mT)
+    h = (h[1] * h[0].sqrt()[..., None, :]) @ h[1].mT
+    s = torch.randn(2, 24, 24, dtype=F64)
+    s = s - s.mT
+    x = sylvester._solved(h.float(), s.float(), sylvester.MANY_ITERATIONS, sylvester.EVERY, sylvester.SMALLER_RESIDUAL)
+    eye = torch.eye(24, dtype=F64)
+    exact = torch.stack([
+        torch.linalg.solve(torch.kron(one, eye) + torch.kron(eye, one), other.flatten()).view(24, 24)
+        for one, other in zip(h, s, strict=True)
+    ])  # fmt: skip
+    assert relative(x, exact) < 1e-4
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (6, 4), (5, 3)])
+def test_several_kernels_have_the_symbols_of_each(size):
+    torch.manual_seed(0)
+    weights = torch.randn(3, 5, 4, 3, 3, dtype=F64, requires_grad=True)
+    together = constrained_symbol(weights, size, lambda v: v @ v.mH @ v)
+    alone = torch.stack([constrained_symbol(weight, size, lambda v: v @ v.mH @ v) for weight in weights], dim=2)
+    assert torch.allclose(together, alone, rtol=1e-12, atol=1e-12)
+    pull = torch.randn_like(alone)
+    slopes = [torch.autograd.grad(value, weights, pull)[0] for value in (together, alone)]
+    assert torch.allclose(*slopes, rtol=1e-12, atol=1e-12)
+
+
+def test_constants_made_in_inference_mode_serve_training():
+    spectrum._constants.cache_clear()
+    weight = torch.randn(3, 3, 3, 3, requires_grad=True)
+    with torch.inference_mode():
+        before = constrained_symbol(weight, (4, 6), cayley_transform).clone()
+    after = constrained_symbol(weight, (4, 6), cayley_transform)
+    after.abs().sum().backward()
+    assert torch.equal(before, after)
+    assert spectrum._constants.cache_info().misses == 1

@@ -4,25 +4,45 @@ import pytest
 import torch
 
 from lipref import forward
-from lipref.layers import LAYERS
+from lipref.layers import LAYERS, frequency
 from lipref.layers.bcop import BCOPConv2d
 from lipref.layers.together import prepared_together
 from lipref.linalg.projector_products import projector_products
 from lipref.nets import convnet
 from lipref.speed import Speed
 
-ALIKE = [name for name, cls in LAYERS.items() if cls(2, 2, 3).likeness() is not None]
+ALIKE = ["bcop"]  # on a CPU
+SIZED = ["cayley", "lot"]  # on a GPU, where the images' size is known
 
 
-def test_which_layers_can():
-    assert ALIKE == ["bcop"]  # of none the tests below would not run
+def test_which_layers_can(monkeypatch):
+    def found(size):
+        return [name for name, cls in LAYERS.items() if cls(2, 2, 3).likeness(size) is not None]
+
+    assert found(None) == found((8, 8)) == ALIKE
+    monkeypatch.setattr(frequency, "TOGETHER_ON_CPU", True)
+    assert found(None) == ALIKE
+    assert set(found((8, 8))) == {*ALIKE, *SIZED}
+
+
+def test_frequency_layers_of_other_sizes_or_kinds_are_not_alike(monkeypatch):
+    monkeypatch.setattr(frequency, "TOGETHER_ON_CPU", True)
+    for cls in (LAYERS[name] for name in SIZED):
+        keys = [cls(2, 2, 3).likeness(size) for size in ((8, 8), (8, 4), (4, 8))]
+        keys += [cls(2, 2, 3, padding_mode=mode).likeness((7, 7)) for mode in cls.padding_modes]
+        keys += [cls(2, 3, 3).likeness((8, 8)), cls(2, 2, 5).likeness((8, 8)), cls(2, 2, 3).double().likeness((8, 8))]
+        keys.append(cls(2, 2, 1).likeness((8, 8)))
+        assert len(set(keys)) == len(keys)
+        assert cls(2, 2, 1).likeness((4, 4)) == cls(2, 2, 1).likeness() is not None
+        assert type("Own", (cls,), {})(2, 2, 3).likeness((8, 8)) is None
+    assert LAYERS["lot"](2, 2, 3, terms=5).likeness((8, 8)) != LAYERS["lot"](2, 2, 3).likeness((8, 8))
 
 
 def relative(a, b):
-    return float((a - b).detach().norm() / b.detach().norm())
+    return float((a - b).detach().norm() / b.detach().norm().clamp_min(1e-30))
 
 
-@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("name", ALIKE + SIZED)
 @pytest.mark.parametrize("shape", [(6, 6, 3), (4, 7, 3), (7, 4, 1)])
 @pytest.mark.parametrize("spread", [0.0, 1.0])
 def test_alike_layers_have_the_operators_of_each(name, shape, spread):
@@ -31,19 +51,20 @@ def test_alike_layers_have_the_operators_of_each(name, shape, spread):
     for layer in layers:
         for parameter in layer.parameters():
             parameter.data += spread * parameter.data.square().mean().sqrt() * torch.randn_like(parameter)
-    together = type(layers[0]).prepare_alike(layers)
+    together = type(layers[0]).prepare_alike(layers, (8, 8))
     for layer, operator in zip(layers, together, strict=True):
         alone = layer.prepare((8, 8))
         assert operator.keys() == alone.keys()
         parameters = list(layer.parameters())
         for key, value in alone.items():
             assert relative(operator[key], value) < 1e-5
-            weights = torch.linspace(-1, 2, value.numel()).sin().view_as(value)
+            values = [torch.view_as_real(v) if v.is_complex() else v for v in (operator[key], value)]
+            weights = torch.linspace(-1, 2, values[0].numel()).mul(7).sin().view_as(values[0])
             pulled = [
                 torch.autograd.grad(
                     (found * weights).sum(), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
                 )
-                for found in (operator[key], value)
+                for found in values
             ]
             for ours, theirs in zip(*pulled, strict=True):
                 assert torch.allclose(ours, theirs, rtol=0, atol=1e-4 * float(theirs.norm() + 1e-12))
@@ -62,9 +83,9 @@ def test_training_prepares_them_in_one_call(name, speed, monkeypatch):
     calls = []
     original = LAYERS[name].prepare_alike.__func__
 
-    def counted(cls, layers):
+    def counted(cls, layers, size):
         calls.append(len(layers))
-        return original(cls, layers)
+        return original(cls, layers, size)
 
     monkeypatch.setattr(LAYERS[name], "prepare_alike", classmethod(counted))
     passes = forward.Forward(model, speed, None)
@@ -84,6 +105,19 @@ def test_training_prepares_them_in_one_call(name, speed, monkeypatch):
     ]
     for ours, theirs in zip(*gradients, strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-3 * float(theirs.norm() + 1e-12))
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_layers_whose_likeness_needs_a_size_take_part_where_it_is_given(name, monkeypatch):
+    monkeypatch.setattr(frequency, "TOGETHER_ON_CPU", True)
+    layers = [LAYERS[name](4, 4, 3) for _ in range(4)]
+    sizes = dict(zip(layers, [(8, 8), (8, 8), (4, 4), (4, 4)], strict=True))
+    with prepared_together(layers):
+        assert not any("_prepared" in layer.__dict__ for layer in layers)
+    with prepared_together(layers, sizes):
+        for layer, size in sizes.items():
+            assert layer.trained_operator(size)["symbol"].shape[0] == size[0] + 2 * layer.margin
+            assert relative(layer.trained_operator(size)["symbol"], layer.prepare(size)["symbol"]) < 1e-5
 
 
 def test_what_is_not_alike_or_not_trained_is_left_alone():

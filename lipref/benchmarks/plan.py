@@ -17,6 +17,7 @@ from lipref.errors import LiprefError
 from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LayerSpec, resolve
 from lipref.nets import convnet
+from lipref.speed import Speed
 
 QUANTITIES = (*PARTS, "prepare")
 MAX_SECONDS = 20.0  # per timed quantity in all rounds together, as of ours (`lipref.cost.execute`)
@@ -66,6 +67,7 @@ class Against:
 class BenchPlan:
     """Every layer at every size and image side; the plain network is always one of them.
 
+    ``speed``: options of our training step; None: the usual ones of the device. Others' code trains without any.
     Records of ours go to ``out / "cost"``, as those of ``lipref measure``; those of others to ``out / "against"``.
     """
 
@@ -79,6 +81,7 @@ class BenchPlan:
     rounds: int
     out: Path
     against: tuple[Against, ...] = ()
+    speed: Speed | None = None
     _configs: dict[Network, cost.CostConfig] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -99,7 +102,7 @@ class BenchPlan:
         """The plan of ours for pictures of one side."""
         return measurements.CostPlan(
             sizes=self.sizes, layers=self.layers, shape=shape_of(image_size), batch_size=self.batch_size, out=self.out,
-            device=self.device, repeats=self.repeats, rounds=self.rounds,
+            device=self.device, repeats=self.repeats, rounds=self.rounds, speed=self.speed,
         )  # fmt: skip
 
     def networks(self) -> list[Network]:

@@ -136,7 +136,8 @@ class _Bench:
             "do": "ours", "layer": network.layer, "size": network.size, "number": number, "device": self.plan.device,
             "root": str(root / measurements.FOLDER),
             "options": {name: getattr(config, name) for name in (
-                "image_size", "channels", "num_classes", "batch_size", "repeats", "rounds")},
+                "image_size", "channels", "num_classes", "batch_size", "repeats", "rounds")}
+            | {"speed": config.speed or {}},
         }  # fmt: skip
         left = None if beside else OURS
         if self.ask(OURS, request, _piece(config, number), f"{OURS} {name}", left, network) is None:

@@ -18,6 +18,7 @@ from lipref.commands.running import LEFT, raise_failures, stopped
 from lipref.errors import LiprefError
 from lipref.paths import RUNS
 from lipref.runs import make_folder
+from lipref.speed import Speed
 
 ImageSize = Annotated[str | None, typer.Option(help="Sides of the pictures, comma-separated; default 32.")]
 Quantities = Annotated[str, typer.Option(help=f"Comma-separated, of {', '.join(QUANTITIES)}.")]
@@ -39,6 +40,7 @@ def bench(
     profile: Annotated[str | None, typer.Option(help=f"Defaults: {' or '.join(profiles.BENCH)}.")] = None,
     against: Compared = None,
     seconds: o.Seconds = None,
+    plain: o.Plain = False,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what failed in an earlier call.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default data/runs/bench.")] = None,
 ) -> None:
@@ -74,7 +76,7 @@ def bench(
             image_sizes=plans.whole_numbers(chosen["image_sizes"], "--image-size"),
             quantities=plans.split_names(quantities, "--quantities"),
             batch_size=chosen["batch_size"], device=device, repeats=chosen["repeats"], rounds=chosen["rounds"],
-            out=out or RUNS / "bench", against=tuple(compared),
+            out=out or RUNS / "bench", against=tuple(compared), speed=Speed() if plain else None,
         )  # fmt: skip
         plan.check()
         done = _measure(plan, workers, seconds and max(seconds - (time.monotonic() - began), 1e-3), again)

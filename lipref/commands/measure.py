@@ -11,6 +11,7 @@ from lipref import data, display, measurements, plans, report
 from lipref.commands import options as o
 from lipref.commands.running import do_measurements, raise_failures
 from lipref.paths import RUNS
+from lipref.speed import Speed
 
 
 def measure(
@@ -21,6 +22,7 @@ def measure(
     batch_size: o.BatchSize = None,
     device: o.Device = "cpu",
     repeats: o.Repeats = 10,
+    plain: o.Plain = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default data/runs/NAME.")] = None,
     data_root: o.Root = None,
 ) -> None:
@@ -39,6 +41,7 @@ def measure(
         layers=plans.check_layers(plans.layer_names(layers)),
         shape=shape, batch_size=plans.usual_batch(dataset) if batch_size is None else batch_size,
         out=out or RUNS / plans.short_name(dataset), device=device, repeats=repeats,
+        speed=Speed() if plain else None,
     )  # fmt: skip
     measurements.check(plan)
     records, failures = do_measurements(plan)

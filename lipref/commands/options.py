@@ -45,16 +45,22 @@ Search = Annotated[str | None, typer.Option(help="Where the paper has no learnin
 Validation = Annotated[
     str, typer.Option(help="Validation images of a search: clean, or augmented as in the authors' code.")
 ]  # fmt: skip
-ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="Train with the channels innermost in memory.")]
+ChannelsLast = Annotated[
+    bool | None, typer.Option(help="Train with the channels innermost in memory; default on CUDA.")
+]  # fmt: skip
 Precision = Annotated[
     str, typer.Option(help=f"Of training: {', '.join(PRECISIONS)} (convolutions and activations; certificates never).")
 ]  # fmt: skip
 Compile = Annotated[bool, typer.Option("--compile", help="Train by torch.compile; says so where it cannot.")]
-Fused = Annotated[bool, typer.Option("--fused", help="Fused SGD, on CUDA.")]
+Fused = Annotated[bool | None, typer.Option(help="Fused SGD; default on CUDA.")]
 Ema = Annotated[
     float | None, typer.Option(help="Decay of a moving average of the weights, which is what is certified then.")
 ]  # fmt: skip
-CudaGraphs = Annotated[bool, typer.Option("--cuda-graphs", help="Compile and capture CUDA graphs; on CUDA.")]
+CudaGraphs = Annotated[bool | None, typer.Option(help="Replay each pass as one CUDA graph; default on CUDA.")]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Training steps without the options that are usual on CUDA: channels last, "
+                                       "fused SGD, CUDA graphs."),
+]  # fmt: skip
 Repeats = Annotated[int, typer.Option(help="Timed steps and batches per measurement.")]
 
 

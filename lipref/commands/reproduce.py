@@ -18,7 +18,7 @@ from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LAYERS, resolve
 from lipref.notebooks import read_map
 from lipref.soundness.records import CONSTANTS, Question
-from lipref.speed import Speed
+from lipref.speed import chosen
 
 SOUNDNESS_ITERATIONS = 200  # of the power method: seconds in all
 SOUNDNESS_IMAGES = 500
@@ -50,11 +50,11 @@ def reproduce(
     search_epochs: o.SearchEpochs = None,
     validation: o.Validation = "clean",
     checkpoint_seconds: o.CheckpointSeconds = 120.0,
-    channels_last: o.ChannelsLast = False,
+    channels_last: o.ChannelsLast = None,
     precision: o.Precision = "float32",
     compile: o.Compile = False,
-    fused: o.Fused = False,
-    cuda_graphs: o.CudaGraphs = False,
+    fused: o.Fused = None,
+    cuda_graphs: o.CudaGraphs = None,
     ema: o.Ema = None,
     cost_sizes: Annotated[str | None, typer.Option(help="Sizes to measure time and memory of; default XS,S on "
                                                         "digits, else --sizes.")] = None,
@@ -71,8 +71,9 @@ def reproduce(
         learning_rate=learning_rate, weight_decay=weight_decay, validation=validation, device=device, jobs=jobs,
         out=out, data_root=data_root, limit_train=limit_train, limit_test=limit_test,
         checkpoint_seconds=checkpoint_seconds, ema=ema,
-        speed=Speed(
-            channels_last=channels_last, precision=precision, compile=compile, fused=fused, cuda_graphs=cuda_graphs
+        speed=chosen(
+            device, channels_last=channels_last, precision=precision, compile=compile, fused=fused,
+            cuda_graphs=cuda_graphs,
         ),
     )  # fmt: skip
     if figures:

@@ -17,7 +17,7 @@ from lipref.nets import SIZES
 from lipref.paths import RUNS
 from lipref.plans import USUAL_BATCH, make_plan
 from lipref.settings import SCHEDULES
-from lipref.speed import Speed
+from lipref.speed import chosen
 
 
 def train(
@@ -37,11 +37,11 @@ def train(
     limit_test: o.LimitTest = None,
     search_epochs: o.SearchEpochs = None,
     checkpoint_seconds: o.CheckpointSeconds = 120.0,
-    channels_last: o.ChannelsLast = False,
+    channels_last: o.ChannelsLast = None,
     precision: o.Precision = "float32",
     compile: o.Compile = False,
-    fused: o.Fused = False,
-    cuda_graphs: o.CudaGraphs = False,
+    fused: o.Fused = None,
+    cuda_graphs: o.CudaGraphs = None,
     ema: o.Ema = None,
 ) -> None:
     """Train one network, certify it, and print its result. The same command again goes on, or reads the record."""
@@ -53,8 +53,9 @@ def train(
         batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, schedule=schedule,
         device=device, out=out, jobs=1, data_root=data_root, limit_train=limit_train, limit_test=limit_test,
         search_epochs=search_epochs, checkpoint_seconds=checkpoint_seconds, ema=ema,
-        speed=Speed(
-            channels_last=channels_last, precision=precision, compile=compile, fused=fused, cuda_graphs=cuda_graphs
+        speed=chosen(
+            device, channels_last=channels_last, precision=precision, compile=compile, fused=fused,
+            cuda_graphs=cuda_graphs,
         ),
     )  # fmt: skip
     records, failures = do_runs(plan)

@@ -1,12 +1,17 @@
 """AOL: almost-orthogonal Lipschitz layer."""
 
-from torch import Tensor, empty, nn
+from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
+from torch import Tensor, empty, nn, stack
+
+from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
 from lipref.linalg.norms import UNIT_ROUNDOFF
-from lipref.linalg.self_correlation import absolute_gram
+from lipref.linalg.self_correlation import absolute_gram, absolute_grams
 
 
 @register("aol")
@@ -26,6 +31,7 @@ class AOLConv2d(KernelConv2d):
     Initialisation: Dirac, bias 0; a network's first layer and head: random orthogonal.
     """
 
+    capturable = True
     EPSILON = 1e-6
 
     def __init__(self, *args, **kwargs) -> None:
@@ -45,6 +51,19 @@ class AOLConv2d(KernelConv2d):
     def effective_kernel(self) -> Tensor:
         row_sums = absolute_gram(self.weight).sum(1)
         return self.weight * (row_sums + self.EPSILON).rsqrt()[:, None, None]
+
+    def likeness(self, size: Size | None = None) -> Hashable | None:
+        # On a CPU kernels by themselves are as quick; a subclass may have another kernel.
+        if not self.weight.is_cuda or self.kernel_size not in (1, 3) or type(self) is not AOLConv2d:
+            return None
+        return *self.weight.shape, self.weight.dtype, self.weight.device
+
+    @classmethod
+    def prepare_alike(cls, layers: Sequence[AOLConv2d], size: Size | None = None) -> list[Operator]:
+        weights = stack([layer.weight for layer in layers])
+        row_sums = absolute_grams(weights).sum(-1)
+        kernels = weights * (row_sums + cls.EPSILON).rsqrt()[:, None, :, None, None]
+        return [layer.with_bias({"weight": kernel}) for layer, kernel in zip(layers, kernels.unbind(), strict=True)]
 
     def lipschitz_bound(self, size: tuple[int, int]) -> float:
         # Below 1, so the rounding of the scaling itself counts: sums of squares of this many terms, then a root.

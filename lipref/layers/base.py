@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lipref.errors import LiprefError
 from lipref.layers.complexity import Complexity
+from lipref.layers.kept import same_values
 from lipref.linalg.rounding import RoundingBound
 
 Operator = dict[str, Tensor]
@@ -53,6 +54,7 @@ class LipschitzConv2d(nn.Module):
     padding_modes: ClassVar[tuple[str, ...]] = ("circular", "zeros")
     default_padding: ClassVar[str] = "circular"
     square_only: ClassVar[bool] = False
+    capturable: ClassVar[bool] = False  # `prepare` in training never waits for the device: a CUDA graph may hold it
 
     def __init__(
         self,
@@ -140,13 +142,16 @@ class LipschitzConv2d(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} brings no bound of its rounding")
 
-    def likeness(self) -> Hashable | None:
-        """What layers of this method have to share for `prepare_alike`; None: every layer is prepared by itself."""
+    def likeness(self, size: Size | None = None) -> Hashable | None:
+        """What layers of this method have to share for `prepare_alike`; None: every layer is prepared by itself.
+
+        ``size`` of the images, where it is known.
+        """
         return None
 
     @classmethod
-    def prepare_alike(cls, layers: Sequence[LipschitzConv2d]) -> list[Operator]:
-        """`prepare` of layers of the same `likeness` in one batched call, for images of any size."""
+    def prepare_alike(cls, layers: Sequence[LipschitzConv2d], size: Size | None = None) -> list[Operator]:
+        """`prepare` in training of layers of the same `likeness` in one batched call."""
         raise NotImplementedError(f"{cls.__name__} prepares its layers one by one")
 
     @staticmethod
@@ -169,6 +174,12 @@ class LipschitzConv2d(nn.Module):
         prepared = self.__dict__.get("_prepared")
         return self.prepare(size) if prepared is None else prepared
 
+    def before_pass(self, replayed: bool = False) -> None:
+        """What the host decides before a training pass; a CUDA graph that holds `prepare` cannot.
+
+        Called by `prepare` itself, unless that is being recorded, and before each replay with ``replayed``.
+        """
+
     def with_bias(self, operator: Operator) -> Operator:
         """``operator`` and the bias, where the layer has one."""
         return operator if self.bias is None else operator | {"bias": self.bias}
@@ -178,11 +189,10 @@ class LipschitzConv2d(nn.Module):
 
         It is kept until anything that it was made from changes.
         """
-        state = dict(self.named_parameters()) | dict(self.named_buffers())
+        state = self._state()
         if self._kept is not None:
             kept_size, operator, made_from = self._kept
-            known = kept_size == size and state.keys() == made_from.keys()
-            if known and all(_same(state[name], value) for name, value in made_from.items()):
+            if kept_size == size and ("_checked" in self.__dict__ or same_values([(state, made_from)])):
                 return operator
         # Outside inference mode, so that the kept tensors can later serve a forward pass with gradients to the input.
         with torch.inference_mode(False), torch.no_grad():
@@ -194,6 +204,9 @@ class LipschitzConv2d(nn.Module):
             }
         self._kept = (size, operator, made_from)
         return operator
+
+    def _state(self) -> dict[str, Tensor]:
+        return dict(self.named_parameters()) | dict(self.named_buffers())
 
     def float64_twin(self) -> LipschitzConv2d:
         """A detached copy in evaluation, in float64: the certified function.
@@ -278,14 +291,6 @@ class Folded(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{type(self._bare).__name__}, size={self.size}"
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Equal in dtype, device, shape and every value.
-
-    NaN differs from itself, so an operator made from NaN is never kept.
-    """
-    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def _double(value: Tensor | None) -> Tensor | None:

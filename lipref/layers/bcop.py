@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor, empty, nn
 
-from lipref.layers.base import Operator
+from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
@@ -73,7 +73,7 @@ class BCOPConv2d(KernelConv2d):
         kernel = projector_products(polar_factor(matrix.mT, self.iterations), frames)
         return kernel.transpose(-4, -3) if self.in_channels > self.out_channels else kernel
 
-    def likeness(self) -> Hashable | None:
+    def likeness(self, size: Size | None = None) -> Hashable | None:
         matrix = self.matrix
         alone = matrix.device.type == "cpu" and max(matrix.shape) >= FILLS
         if alone or type(self) is not BCOPConv2d:  # a subclass may have another kernel
@@ -81,7 +81,7 @@ class BCOPConv2d(KernelConv2d):
         return *matrix.shape, self.in_channels, self.kernel_size, self.iterations, matrix.dtype, matrix.device
 
     @classmethod
-    def prepare_alike(cls, layers: Sequence[BCOPConv2d]) -> list[Operator]:
+    def prepare_alike(cls, layers: Sequence[BCOPConv2d], size: Size | None = None) -> list[Operator]:
         matrix = torch.stack([layer.matrix for layer in layers])
         kernels = layers[0]._kernels(matrix, torch.stack([layer.frames for layer in layers])).unbind()
         return [layer.with_bias({"weight": kernel}) for layer, kernel in zip(layers, kernels, strict=True)]

@@ -1,10 +1,14 @@
 """Cayley: orthogonal convolution by the Cayley transform of every frequency."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, empty, nn
 
+from lipref.layers.base import Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.registry import register
@@ -47,6 +51,16 @@ class CayleyConv2d(FrequencyConv2d):
     def raw_kernel(self) -> Tensor:
         norm = torch.linalg.vector_norm(self.weight).clamp_min(torch.finfo(self.weight.dtype).tiny)
         return self.weight * (self.scale / norm)
+
+    @staticmethod
+    def raw_kernels(layers: Sequence[CayleyConv2d]) -> Tensor:
+        weights = torch.stack([layer.weight for layer in layers])
+        scales = torch.stack([layer.scale for layer in layers])[:, None, None, None, None]
+        norms = torch.linalg.vector_norm(weights, dim=(1, 2, 3, 4), keepdim=True)
+        return weights * (scales / norms.clamp_min(torch.finfo(weights.dtype).tiny))
+
+    def likeness(self, size: Size | None = None) -> Hashable | None:
+        return self._shape_and_place(size) if type(self) is CayleyConv2d else None  # a subclass may differ
 
     def constrain(self, matrices: Tensor) -> Tensor:
         return cayley_transform(matrices)

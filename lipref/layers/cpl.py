@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
-from lipref.layers.base import Size
+from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import circular_pad, conv2d_same
+from lipref.linalg.torus import torus_shifts
 
 
 @register("cpl")
@@ -36,6 +39,7 @@ class CPLConv2d(ResidualConv2d):
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in).
     """
 
+    capturable = True
     EPSILON = 1e-6
     WARM_UP = 50
 
@@ -92,6 +96,35 @@ class CPLConv2d(ResidualConv2d):
         else:
             squared = self.weight.new_tensor(conv_norm_bound(self.weight, size, self.padding_mode) ** 2 * (1 + 1e-14))
         return 2 / (squared + self.EPSILON)
+
+    def likeness(self, size: Size | None = None) -> Hashable | None:
+        # On a CPU convolutions of one layer are as quick; a subclass may have another step.
+        if not self.weight.is_cuda or not self.track_power_vectors or type(self) is not CPLConv2d:
+            return None
+        return *self.weight.shape, self.weight.dtype, self.weight.device
+
+    @classmethod
+    def prepare_alike(cls, layers: Sequence[CPLConv2d], size: Size | None = None) -> list[Operator]:
+        weights = torch.stack([layer.weight for layer in layers])
+        count, channels, _, k, _ = weights.shape
+        side, tiny = layers[0].u.shape[-1], torch.finfo(weights.dtype).tiny
+
+        def shifted(maps: Tensor, sign: int) -> Tensor:
+            """Maps ``(L, C, side^2)`` as seen by every tap: ``(L, C k^2, side^2)``."""
+            places = torus_shifts(side, k, sign, str(maps.device))
+            return maps[:, :, places].view(count, channels * k * k, side * side)
+
+        # `_power_iteration` of all, convolutions on the torus as products.
+        with torch.no_grad():
+            v = weights.flatten(2) @ shifted(torch.cat([layer.u for layer in layers]).flatten(2), 1)
+            v = v / torch.linalg.vector_norm(v, dim=(1, 2), keepdim=True).clamp_min(tiny)
+            v = shifted(v, -1)
+        image = weights.transpose(1, 2).flatten(2) @ v
+        sigma = torch.linalg.vector_norm(image, dim=(1, 2))
+        with torch.no_grad():
+            u = (image / sigma[:, None, None].clamp_min(tiny)).view(count, 1, channels, side, side)
+            torch._foreach_copy_([layer.u for layer in layers], list(u.unbind()))
+        return cls.stepped(layers, weights, 2 / (sigma**2 + cls.EPSILON))
 
     def lipschitz_bound(self, size: Size) -> float:
         twin = self.float64_twin()

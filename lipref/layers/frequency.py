@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from lipref.linalg.norms import norm_bound
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_norm, conv_rounding, gamma, spread_bias
 from lipref.linalg.spectrum import apply_symbol, constrained_symbol
+
+TOGETHER_ON_CPU = False  # one call for layers that are alike: each symbol's matrices are a batch of their own there
 
 
 class FrequencyConv2d(LipschitzConv2d):
@@ -40,8 +44,36 @@ class FrequencyConv2d(LipschitzConv2d):
         kernel = self.raw_kernel()
         if self.kernel_size == 1:
             return self.with_bias({"weight": self.constrain(kernel[:, :, 0, 0])[:, :, None, None]})
-        torus = (size[0] + 2 * self.margin, size[1] + 2 * self.margin)
-        return self.with_bias({"symbol": constrained_symbol(kernel, torus, self.constrain)})
+        return self.with_bias({"symbol": constrained_symbol(kernel, self._torus(size), self.constrain)})
+
+    def _torus(self, size: Size) -> Size:
+        return size[0] + 2 * self.margin, size[1] + 2 * self.margin
+
+    def _shape_and_place(self, size: Size | None) -> Hashable | None:
+        """`likeness` of methods whose `raw_kernels` and `constrain` know the layer by nothing but its shape."""
+        parameter = next(self.parameters())
+        if parameter.device.type == "cpu" and not TOGETHER_ON_CPU:
+            return None
+        torus = None
+        if self.kernel_size > 1:
+            if size is None:
+                return None
+            torus = self._torus(size)
+        return self.out_channels, self.in_channels, self.kernel_size, torus, parameter.dtype, parameter.device
+
+    @staticmethod
+    def raw_kernels(layers: Sequence[FrequencyConv2d]) -> Tensor:
+        """`raw_kernel` of layers of one shape, ``(layers, C_out, C_in, k, k)``."""
+        return torch.stack([layer.raw_kernel() for layer in layers])
+
+    @classmethod
+    def prepare_alike(cls, layers: Sequence[FrequencyConv2d], size: Size | None = None) -> list[Operator]:
+        first, kernels = layers[0], cls.raw_kernels(layers)
+        if first.kernel_size == 1:
+            name, values = "weight", first.constrain(kernels[..., 0, 0])[..., None, None].unbind()
+        else:
+            name, values = "symbol", constrained_symbol(kernels, first._torus(size), first.constrain).unbind(2)
+        return [layer.with_bias({name: value}) for layer, value in zip(layers, values, strict=True)]
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         bias = operator.get("bias")
@@ -62,8 +94,7 @@ class FrequencyConv2d(LipschitzConv2d):
         bias = operator.get("bias")
         if "weight" in operator:
             return conv_rounding(operator["weight"], bias, size, unit)
-        torus = (size[0] + 2 * self.margin, size[1] + 2 * self.margin)
-        return symbol_rounding(operator["symbol"], bias, torus, unit, spread_bias(bias, size))
+        return symbol_rounding(operator["symbol"], bias, self._torus(size), unit, spread_bias(bias, size))
 
 
 def symbol_rounding(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,16 @@ class ResidualConv2d(LipschitzConv2d):
         stepped = self.weight * (step if step.dim() == 0 else step[:, None, None, None])
         operator = {"weight": self.weight, "adjoint": adjoint_kernel(stepped)}
         return self.with_bias(operator)
+
+    @staticmethod
+    def stepped(layers: Sequence[ResidualConv2d], weights: Tensor, steps: Tensor) -> list[Operator]:
+        """Operators of several layers from their kernels ``(L, C, C, k, k)`` and steps ``(L,)`` or ``(L, C)``."""
+        stepped = weights * steps.view(*steps.shape, *(1,) * (5 - steps.dim()))
+        adjoints = stepped.transpose(1, 2).flip(3, 4).unbind()
+        return [
+            layer.with_bias({"weight": layer.weight, "adjoint": adjoint})
+            for layer, adjoint in zip(layers, adjoints, strict=True)
+        ]
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         hidden = torch.relu(conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode))

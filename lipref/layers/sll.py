@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor, empty, nn
+from collections.abc import Hashable, Sequence
 
-from lipref.layers.base import Size
+from torch import Tensor, empty, nn, stack
+
+from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
 from lipref.linalg.norms import conv_norm_bound
-from lipref.linalg.self_correlation import absolute_gram
+from lipref.linalg.self_correlation import absolute_gram, absolute_grams
 
 
 @register("sll")
@@ -29,6 +31,7 @@ class SLLConv2d(ResidualConv2d):
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in), r standard normal.
     """
 
+    capturable = True
     EPSILON = 1e-6
 
     def __init__(self, *args, **kwargs) -> None:
@@ -47,6 +50,19 @@ class SLLConv2d(ResidualConv2d):
         q = self.r.abs() + self.EPSILON
         row_sums = absolute_gram(self.weight.transpose(0, 1)) @ q / q
         return 2 / (row_sums + self.EPSILON)
+
+    def likeness(self, size: Size | None = None) -> Hashable | None:
+        # On a CPU kernels by themselves are as quick; a subclass may have another step.
+        if not self.weight.is_cuda or self.kernel_size not in (1, 3) or type(self) is not SLLConv2d:
+            return None
+        return *self.weight.shape, self.weight.dtype, self.weight.device
+
+    @classmethod
+    def prepare_alike(cls, layers: Sequence[SLLConv2d], size: Size | None = None) -> list[Operator]:
+        weights = stack([layer.weight for layer in layers])
+        q = stack([layer.r for layer in layers]).abs() + cls.EPSILON
+        row_sums = (absolute_grams(weights.transpose(1, 2)) @ q[..., None])[..., 0] / q
+        return cls.stepped(layers, weights, 2 / (row_sums + cls.EPSILON))
 
     def lipschitz_bound(self, size: Size) -> float:
         twin = self.float64_twin()

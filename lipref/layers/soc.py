@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Hashable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
@@ -47,6 +50,7 @@ class SOCConv2d(LipschitzConv2d):
     """
 
     default_padding = "zeros"
+    capturable = True
     PERIOD, LONG, SHORT = 200, 50, 1
     ERROR = 1e-5  # at most, of the series in evaluation: else large kernels, where few terms do, would contract by it
 
@@ -89,13 +93,34 @@ class SOCConv2d(LipschitzConv2d):
                 v.copy_(F.normalize(matrix @ u, dim=0))
                 u.copy_(F.normalize(matrix.mT @ v, dim=0))
 
+    def before_pass(self, replayed: bool = False) -> None:
+        if self.training and self.track_power_vectors:
+            with torch.no_grad():
+                self._move_long(None, replayed)
+
+    def _move_long(self, unfoldings: tuple[Tensor, Tensor] | None, replayed: bool = False) -> None:
+        """Every `PERIOD`-th pass what is missing of `LONG` iterations, before the pass itself does `SHORT` ones.
+
+        How many passes there were is asked from the device once, and then remembered: asking waits for it. A pass that
+        is not replayed counts as one more version of ``updates``.
+        """
+        where, version, count = self.__dict__.get("_passes", (None, 0, 0))
+        if where is not self.updates or version != self.updates._version:
+            count = int(self.updates)
+        if count % self.PERIOD == 0:
+            self._move_vectors(unfoldings or self._unfoldings(self._skew()), self.LONG - self.SHORT)
+        # Not by setattr, which drops the operator that is kept.
+        self.__dict__["_passes"] = (self.updates, self.updates._version + (not replayed), count + 1)
+
     def _sigma(self, skew: Tensor) -> Tensor:
         unfoldings = self._unfoldings(skew)
         if not self.training:
             return torch.stack([torch.linalg.eigvalsh(a @ a.mT)[-1].clamp_min(0).sqrt() for a in unfoldings]).min()
         if self.track_power_vectors:
             with torch.no_grad():
-                self._move_vectors(unfoldings, self.LONG if int(self.updates) % self.PERIOD == 0 else self.SHORT)
+                if "_recorded" not in self.__dict__:
+                    self._move_long(unfoldings)
+                self._move_vectors(unfoldings, self.SHORT)
                 self.updates.add_(1)
         vectors = ((self.u1, self.v1), (self.u2, self.v2))
         # Clones, because the next forward pass moves the vectors while this one's gradient may still be due.
@@ -105,7 +130,7 @@ class SOCConv2d(LipschitzConv2d):
         """``ratios`` of the coefficients, and where the first is not 1, it as ``scale``."""
         terms = self.train_terms if self.training else self.eval_terms
         if terms is not None:
-            return {"ratios": 1 / torch.arange(1, terms + 1, dtype=like.dtype, device=like.device)}
+            return {"ratios": _ratios_of_exponential(terms, like.dtype, str(like.device))}
         radius = self.kernel_size * self.kappa
         terms = exponential.non_expanding_terms(radius, 12)
         error = min(self.ERROR, exponential.truncation_error(terms, radius))
@@ -115,14 +140,50 @@ class SOCConv2d(LipschitzConv2d):
     def prepare(self, size: Size) -> Operator:
         skew = self._skew()
         sigma = self._sigma(skew)
-        # S = 0, as with one channel and one tap: the exponential is the identity.
-        vanishing = sigma == 0
-        scale = torch.where(vanishing, 0.0, self.kappa / torch.where(vanishing, 1.0, sigma))
-        operator = {"weight": skew * scale} | self._series(skew)
+        operator = {"weight": skew * self._scale(sigma)} | self._series(skew)
         return self.with_bias(operator)
 
+    def _scale(self, sigma: Tensor) -> Tensor:
+        # S = 0, as with one channel and one tap: the exponential is the identity.
+        vanishing = sigma == 0
+        return torch.where(vanishing, 0.0, self.kappa / torch.where(vanishing, 1.0, sigma))
+
+    def likeness(self, size: Size | None = None) -> Hashable | None:
+        # On a CPU vectors of one layer are as quick; a subclass may have another operator.
+        if not self.weight.is_cuda or not self.track_power_vectors or type(self) is not SOCConv2d:
+            return None
+        return *self.weight.shape, self.train_terms, self.weight.dtype, self.weight.device
+
+    @classmethod
+    def prepare_alike(cls, layers: Sequence[SOCConv2d], size: Size | None = None) -> list[Operator]:
+        weights = torch.stack([layer.weight for layer in layers])
+        count, m, _, k, _ = weights.shape
+        skew = 0.5 * (weights - weights.transpose(1, 2).flip(3, 4))
+        unfoldings = skew.transpose(2, 3).reshape(count, m * k, m * k), skew.reshape(count, m, m * k * k)
+        sigmas = []
+        for matrices, names in zip(unfoldings, (("u1", "v1"), ("u2", "v2")), strict=True):
+            with torch.no_grad():
+                for number, layer in enumerate(layers):
+                    if "_recorded" not in layer.__dict__ and names[0] == "u1":
+                        layer._move_long(tuple(each[number] for each in unfoldings))
+                u, v = (torch.stack([getattr(layer, name) for layer in layers])[..., None] for name in names)
+                for _ in range(cls.SHORT):
+                    v = F.normalize(matrices @ u, dim=1)
+                    u = F.normalize(matrices.mT @ v, dim=1)
+                kept = [getattr(layer, name) for name in names for layer in layers]
+                torch._foreach_copy_(kept, [*u[..., 0].unbind(), *v[..., 0].unbind()])
+            sigmas.append((v * (matrices @ u)).sum((1, 2)))
+        with torch.no_grad():
+            torch._foreach_add_([layer.updates for layer in layers], 1)
+        kernels = skew * layers[0]._scale(torch.minimum(*sigmas))[:, None, None, None, None]
+        series = layers[0]._series(skew)
+        return [
+            layer.with_bias({"weight": kernel} | series) for layer, kernel in zip(layers, kernels.unbind(), strict=True)
+        ]
+
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
-        x = F.pad(x, (0, 0, 0, 0, 0, max(0, self.out_channels - self.in_channels)))
+        if self.out_channels > self.in_channels:
+            x = F.pad(x, (0, 0, 0, 0, 0, self.out_channels - self.in_channels))
         y = convolution_polynomial(x, operator["weight"], operator["ratios"], self.padding_mode, self.recompute)
         y = y[:, : self.out_channels]
         if "bias" not in operator:
@@ -157,3 +218,9 @@ class SOCConv2d(LipschitzConv2d):
         return Complexity(
             "t1 convs", v["C"] * v["t1"], v["M"] * v["t1"], "fantastic four", c**2 * k**2 * v["t2"], v["P"]
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _ratios_of_exponential(terms: int, dtype: torch.dtype, device: str) -> Tensor:
+    with torch.inference_mode(False):
+        return 1 / torch.arange(1, terms + 1, dtype=dtype, device=device)

@@ -19,6 +19,7 @@ class StandardConv2d(KernelConv2d):
     """
 
     proved = False
+    capturable = True
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lipref.linalg.device_inverse import inverse_on_device
 from lipref.linalg.elimination import inverse_by_elimination
 
 SMALL = 16.0  # squared norm of a row of I + A: rounding times that does not show
@@ -18,6 +19,10 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, matrix: Tensor, shifted: bool) -> Tensor:
+        if matrix.is_cuda:
+            inverse = _on_device(matrix)
+            ctx.save_for_backward(inverse)
+            return inverse
         many = matrix.shape[:-2].numel() >= MANY
         if many and matrix.is_complex() and matrix.device.type == "cpu":
             inverse = inverse_by_elimination(matrix)
@@ -35,6 +40,15 @@ class _Inverse(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors
         return -(inverse.mH @ grad @ inverse.mH), None
+
+
+def _on_device(matrix: Tensor) -> Tensor:
+    """Always with the Newton step: whether rounding shows, the device would have to be asked."""
+    inverse = inverse_on_device(matrix)
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    if matrix.dim() != 3:
+        return inverse + inverse @ (eye - matrix @ inverse)
+    return torch.baddbmm(inverse, inverse, torch.baddbmm(eye, matrix, inverse, alpha=-1))
 
 
 def _is_small(matrix: Tensor) -> bool:

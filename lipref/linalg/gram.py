@@ -17,7 +17,7 @@ def input_gram(weight: Tensor) -> Tensor:
     Returns ``(I, I, 2k-1, 2k-1)``: the kernel of (adjoint convolution) o (convolution), over all shifts where the
     taps overlap.
     """
-    if max(weight.shape[:2]) >= WIDE:
+    if max(weight.shape[:2]) >= WIDE or weight.is_cuda:  # there a convolution may round to TF32
         return _products(weight)
     transposed = weight.transpose(0, 1)
     return F.conv2d(transposed, transposed, padding=weight.shape[-1] - 1).transpose(0, 1)

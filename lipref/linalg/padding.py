@@ -4,14 +4,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lipref.linalg import cuda_kernels
+
 
 class _CircularPad(torch.autograd.Function):
-    """PyTorch's circular padding, with a backward pass that is a third of the time of its own."""
+    """PyTorch's circular padding, with a backward pass that is a third of the time of its own.
+
+    On a GPU one kernel each way, which keeps the memory layout.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, pad: int) -> Tensor:
+        if cuda_kernels.serves(x):
+            return cuda_kernels.circular_padded(x, pad)
         return F.pad(x, (pad,) * 4, mode="circular")
 
     @staticmethod
@@ -21,6 +28,8 @@ class _CircularPad(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         pad = ctx.pad
+        if cuda_kernels.serves(grad):
+            return _CircularPadAdjoint.apply(grad, pad), None
         height, width = (side - 2 * pad for side in grad.shape[-2:])
         # What wrapped around goes back: first the rows, then the columns.
         rows = grad[..., pad : pad + height, :].clone()
@@ -30,6 +39,24 @@ class _CircularPad(torch.autograd.Function):
         whole[..., :pad] += rows[..., pad + width :]
         whole[..., width - pad :] += rows[..., :pad]
         return whole, None
+
+
+class _CircularPadAdjoint(torch.autograd.Function):
+    """The backward pass of `_CircularPad` on a GPU, with a gradient of its own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad: Tensor, pad: int) -> Tensor:
+        return cuda_kernels.circular_padded_adjoint(grad, pad)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.pad = inputs[1]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return _CircularPad.apply(grad, ctx.pad), None
 
 
 def circular_pad(x: Tensor, pad: int) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lipref.linalg import polar_eigen
+from lipref.linalg.device_inverse import inverse_on_device
 from lipref.linalg.sylvester import skew_sylvester
 
 MAX_STEPS = 100
@@ -72,10 +73,12 @@ def _found(a: Tensor) -> tuple[Tensor, polar_eigen.Basis | None, Tensor | None]:
     values stay zero. It begins with the mean square at 1, or as near below as the proof allows, since what is near 1
     arrives first. Where singular values differ much, on the CPU, eigenvectors of the Gram matrix are quicker.
     """
+    if a.device.type != "cpu":
+        return _found_on_device(a), None, None
     a, gram, bound, magnitude = _measured(a)
-    mean = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    mean = _mean(gram)
     if not bool((bound <= ROOM * mean).all()):
-        use = a.device.type == "cpu" and a.dtype != torch.float64 and bool(torch.isfinite(bound).all())
+        use = a.dtype != torch.float64 and bool(torch.isfinite(bound).all())
         found = polar_eigen.polar_factor(a, gram) if use else None
         if found is not None:
             return *found, magnitude
@@ -84,16 +87,42 @@ def _found(a: Tensor) -> tuple[Tensor, polar_eigen.Basis | None, Tensor | None]:
     return _iterated(a / square.sqrt(), gram / square), None, None
 
 
-def _iterated(q: Tensor, gram: Tensor) -> Tensor:
-    """To convergence from ``q`` of norm below sqrt(3) and its Gram matrix."""
+def _found_on_device(a: Tensor) -> Tensor:
+    """`_found` with one question to the device in place of two."""
+    gram = a.mT @ a
+    bound, mean = _norm_scale(gram, a.shape[-2]), _mean(gram)
+    ordinary = ((bound < ORDINARY) & (bound > 1 / ORDINARY)).all()
+    ordinary, alike = torch.stack((ordinary, (bound <= ROOM * mean).all())).tolist()
+    if not ordinary:
+        a, gram, bound, _ = _measured(a)
+        mean, alike = _mean(gram), False
+    if not alike:
+        bound = torch.minimum(bound, _norm_scale_by_squares(gram, mean, a.shape[-2]))
+    square = torch.maximum(mean, bound / ROOM).clamp_min(torch.finfo(a.dtype).tiny)
+    return _iterated(a / square.sqrt(), gram / square, pause=2)
+
+
+def _mean(gram: Tensor) -> Tensor:
+    return gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+
+
+def _iterated(q: Tensor, gram: Tensor, pause: int = 1) -> Tensor:
+    """To convergence from ``q`` of norm below sqrt(3) and its Gram matrix.
+
+    The device is asked after the first step, and then after every ``pause`` steps, unless one is expected to do.
+    """
     # A step of norm d leaves an error of at most 1.5 d^2.
-    enough = (4 * torch.finfo(q.dtype).eps * q.shape[-1] ** 0.5 / 1.5) ** 0.5
-    for _ in range(MAX_STEPS):
+    enough = torch.tensor((4 * torch.finfo(q.dtype).eps * q.shape[-1] ** 0.5 / 1.5) ** 0.5, dtype=q.dtype).item()
+    look = 1
+    for number in range(1, MAX_STEPS + 1):
         step = torch.add(q, q @ gram, alpha=-1).mul_(0.5)
         q = q + step
-        # Written so that a NaN ends it.
-        if not torch.linalg.matrix_norm(step).amax() > enough:
-            break
+        if number == look:
+            distance = float(torch.linalg.matrix_norm(step).amax())
+            # Written so that a NaN ends it.
+            if not distance > enough:
+                break
+            look += 1 if 1.5 * distance**2 <= enough else pause
         gram = q.mT @ q
     return q
 
@@ -139,6 +168,10 @@ def _gradient_near_identity(h: Tensor, inner: Tensor, grad: Tensor, q: Tensor) -
     omega = skew_sylvester(h, inner - inner.mT)
     if omega is None or q.shape[-2] == q.shape[-1]:
         return None if omega is None else q @ omega
+    if h.is_cuda:
+        inverse = inverse_on_device(h)
+        finite = bool(torch.isfinite(torch.linalg.matrix_norm(inverse)).all())
+        return q @ omega + (grad - q @ inner) @ inverse if finite else None
     factor, failed = torch.linalg.cholesky_ex(h)
     if bool(failed.any()):
         return None

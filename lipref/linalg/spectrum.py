@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,24 +45,23 @@ def kernel_symbol(weight: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def constrained_symbol(weight: Tensor, size: tuple[int, int], function: Callable[[Tensor], Tensor]) -> Tensor:
-    """``function`` of every matrix of `kernel_symbol`, ``(H, W//2 + 1, O, I)``.
+    """``function`` of every matrix of `kernel_symbol`, ``(H, W//2 + 1, ..., O, I)``.
 
-    From matrices ``(n, O, I)`` it makes others, and respects conjugation. It gets those that are real, where both
-    frequencies are their own conjugates, as real numbers, and one of two that are conjugates of each other, as in the
-    columns of frequency 0 and W/2; the others are never made.
+    ``weight`` is a kernel ``(O, I, k, k)``, or several of them ``(..., O, I, k, k)``. From matrices ``(n, ..., O, I)``
+    the function makes others, and respects conjugation. It gets those that are real, where both frequencies are their
+    own conjugates, as real numbers, and one of two that are conjugates of each other, as in the columns of frequency 0
+    and W/2; the others are never made.
     """
     height, width = size
-    places = _places(height, width)
-    k = weight.shape[-1]
-    taps = weight.permute(2, 3, 0, 1).reshape(k * k, -1)
+    k, shape = weight.shape[-1], weight.shape[:-2]
+    constants = _constants(height, width, k, str(weight.device), weight.dtype)
+    taps = weight.movedim((-2, -1), (0, 1)).reshape(k * k, -1)
+    real = function((constants.real_waves @ taps).unflatten(1, shape))
     dtype = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
-    waves = _waves(places.alone, size, k).real.to(weight.dtype).to(weight.device)
-    real = function((waves @ taps).unflatten(1, weight.shape[:2]))
     pairs = real.new_empty((0, *real.shape[1:]), dtype=dtype)
-    if places.pairs:
-        waves = _waves(places.pairs, size, k).to(dtype).to(weight.device)
-        pairs = function((waves @ taps.to(dtype)).unflatten(1, weight.shape[:2]))
-    return _Spread.apply(real, pairs, places).unflatten(0, (height, width // 2 + 1))
+    if len(constants.waves):
+        pairs = function((constants.waves @ taps.to(dtype)).unflatten(1, shape))
+    return _Spread.apply(real, pairs, constants).unflatten(0, (height, width // 2 + 1))
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,31 @@ def _places(height: int, width: int) -> _Places:
     return places
 
 
+class _Constants(NamedTuple):
+    """What `constrained_symbol` uses at every call: `_Places` as tensors, and `_waves` of the first two."""
+
+    alone: Tensor
+    pairs: Tensor
+    mirrored: Tensor
+    sources: Tensor
+    real_waves: Tensor
+    waves: Tensor
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(height: int, width: int, k: int, device: str, dtype: torch.dtype) -> _Constants:
+    """On the device, so that no call copies them there and waits; nobody writes to them."""
+    places = _places(height, width)
+    complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+    # Autograd cannot use what was made in inference mode.
+    with torch.inference_mode(False), torch.no_grad():
+        real_waves = _waves(places.alone, (height, width), k).real.to(dtype)
+        waves = _waves(places.pairs, (height, width), k).to(complex_dtype)
+        indices = (torch.tensor(each, dtype=torch.int64) for each in (places.alone, places.pairs, places.mirrored))
+        sources = torch.tensor(places.sources, dtype=torch.int64)
+        return _Constants(*(value.to(device) for value in (*indices, sources, real_waves, waves)))
+
+
 def _waves(places: list[int], size: tuple[int, int], k: int) -> Tensor:
     """``exp(2 pi i (f d / H + g e / W))`` for the frequencies (f, g) at flat places and all centred taps (d, e).
 
@@ -106,24 +131,26 @@ def _waves(places: list[int], size: tuple[int, int], k: int) -> Tensor:
 
 
 class _Spread(torch.autograd.Function):
-    """The half spectrum ``(H (W//2 + 1), O, I)`` from its real matrices and half of the others."""
+    """The half spectrum ``(H (W//2 + 1), ..., O, I)`` from its real matrices and half of the others."""
 
     @staticmethod
-    def forward(ctx, real: Tensor, pairs: Tensor, places: _Places) -> Tensor:
+    def forward(ctx, real: Tensor, pairs: Tensor, places: _Constants) -> Tensor:
         ctx.places = places
         whole = pairs.new_empty((len(places.alone) + len(pairs) + len(places.mirrored), *pairs.shape[1:]))
-        whole[places.alone] = real.to(whole.dtype)
-        whole[places.pairs] = pairs
-        whole[places.mirrored] = pairs[places.sources].conj()
+        whole.index_copy_(0, places.alone, real.to(whole.dtype))
+        whole.index_copy_(0, places.pairs, pairs)
+        whole.index_copy_(0, places.mirrored, pairs.index_select(0, places.sources).conj().resolve_conj())
         return whole
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         places = ctx.places
-        pairs = grad[places.pairs]
-        pairs[places.sources] += grad[places.mirrored].conj()
-        return grad[places.alone].real, pairs, None
+        pairs = grad.index_select(0, places.pairs)
+        mirrored = grad.index_select(0, places.mirrored).conj()
+        # A source occurs once: a copy, which is deterministic, in place of an addition by atomic operations.
+        pairs.index_copy_(0, places.sources, pairs.index_select(0, places.sources) + mirrored)
+        return grad.index_select(0, places.alone).real, pairs, None
 
 
 def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:

@@ -1,0 +1,140 @@
+"""A whole training pass as one CUDA graph: loss, its numbers and all gradients, replayed for every batch of a shape.
+
+On a GPU a pass through a small network is bound by the launches of its thousands of kernels. A graph launches them in
+one call. Operators that wait for the device while they are prepared (`LipschitzConv2d.capturable`) are prepared before
+each replay by the usual code, and their gradients go back through it after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lipref.forward import Forward
+from lipref.layers.together import prepared_together
+
+WARM_UP = 3  # passes before a capture: libraries make their plans and workspaces in the first ones
+
+
+class CudaGraph:
+    """What ``body`` computes, recorded once; `replay` computes it again into the same tensors."""
+
+    def __init__(self, body: Callable[[], object]) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                body()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = body()
+
+    def replay(self) -> object:
+        """The tensors that ``body`` returned, with their values of now."""
+        self._graph.replay()
+        return self._outputs
+
+
+class CapturedPass:
+    """Loss, numbers and gradients of one batch; the weights are not changed.
+
+    Args:
+        forward: Of the model; compiled before, if at all.
+        images, labels: A batch of the shape that is captured.
+        measure: From logits and labels to the loss ``()`` and any numbers about it, ``(n,)``.
+
+    Raises:
+        Exception: whatever an operation says that cannot be captured. Buffers are as they were before, also then.
+    """
+
+    def __init__(
+        self, forward: Forward, images: Tensor, labels: Tensor,
+        measure: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> None:  # fmt: skip
+        self.forward, self.measure = forward, measure
+        layers = forward.sizes(images)
+        self._inside = [layer for layer in layers if layer.capturable]
+        self._outside = {layer: size for layer, size in layers.items() if not layer.capturable}
+        self.images, self.labels = images.clone(), labels.clone()
+        outer = {parameter for layer in self._outside for parameter in layer.parameters()}
+        trained = [parameter for parameter in forward.model.parameters() if parameter.requires_grad]
+        self._parameters = [parameter for parameter in trained if parameter not in outer]
+        self._outer = [parameter for parameter in trained if parameter in outer]
+        buffers = [(buffer, buffer.clone()) for buffer in forward.model.buffers()]
+        try:
+            self._given = {
+                layer: {name: _leaf(value) for name, value in operator.items()}
+                for layer, operator in self._prepared().items()
+            }
+            places = [value for operator in self._given.values() for value in operator.values()]
+            self._places = [value for value in places if value.requires_grad]
+            self._graph = CudaGraph(self._pass)
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the images."""
+        return self.images.shape
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The numbers of the batch, on the device; every trained parameter's ``grad`` is new."""
+        self.images.copy_(images)
+        self.labels.copy_(labels)
+        for layer in self._inside:
+            layer.before_pass(replayed=True)
+        operators = self._prepared()
+        values = [value for operator in operators.values() for value in operator.values()]
+        if values:
+            with torch.no_grad():
+                torch._foreach_copy_([value for given in self._given.values() for value in given.values()], values)
+        numbers, gradients = self._graph.replay()
+        for parameter, gradient in zip(self._parameters, gradients, strict=False):
+            parameter.grad = gradient
+        for parameter in self._outer:
+            parameter.grad = None
+        pairs = [
+            (value, gradient)
+            for value, gradient in zip(
+                (value for value in values if value.requires_grad), gradients[len(self._parameters) :], strict=True
+            )
+            if gradient is not None
+        ]
+        if pairs:
+            torch.autograd.backward(*map(list, zip(*pairs, strict=True)))
+        return numbers
+
+    def _prepared(self) -> dict[nn.Module, dict[str, Tensor]]:
+        """Operators of the layers outside of the graph, from the weights of now."""
+        with prepared_together(self._outside, self._outside):
+            return {layer: layer.trained_operator(size) for layer, size in self._outside.items()}
+
+    def _pass(self) -> tuple[Tensor, Sequence[Tensor | None]]:
+        for layer in self._inside:
+            layer.__dict__["_recorded"] = True  # not by setattr, which drops what is kept
+        try:
+            with self.forward.given(self._given):
+                loss, numbers = self.measure(self.forward(self.images), self.labels)
+        finally:
+            for layer in self._inside:
+                layer.__dict__.pop("_recorded", None)
+        wanted = [*self._parameters, *self._places]
+        gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+        return numbers, [_laid_out(gradient, like) for gradient, like in zip(gradients, wanted, strict=True)]
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.detach().clone().requires_grad_(value.requires_grad)
+
+
+def _laid_out(gradient: Tensor | None, like: Tensor) -> Tensor | None:
+    """``gradient`` with the strides of ``like``, which a fused optimizer asks for."""
+    if gradient is None or gradient.stride() == like.stride():
+        return gradient
+    return torch.empty_like(like, requires_grad=False).copy_(gradient)

@@ -1,0 +1,61 @@
+"""Whether the weights are still those that a kept operator was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+TOGETHER = 8  # tensors whose differences are in memory at once
+
+
+def same_values(pairs: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]) -> bool:
+    """Whether all tensors of the same name are equal in dtype, device, shape and every value.
+
+    NaN differs from itself, so an operator made from NaN is never kept. For all tensors on CUDA together one answer is
+    waited for; there an infinity counts as a change.
+    """
+    tensors = []
+    for one, other in pairs:
+        if one.keys() != other.keys():
+            return False
+        tensors += [(tensor, other[name]) for name, tensor in one.items()]
+    if any((a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape) for a, b in tensors):
+        return False
+    if not all(torch.equal(a, b) for a, b in tensors if not a.is_cuda):
+        return False
+    on_cuda = [(a, b) for a, b in tensors if a.is_cuda and a.numel()]
+    return not on_cuda or not bool(_distance(on_cuda) != 0)
+
+
+@torch.no_grad()
+def _distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """A number that is 0 where all pairs are equal, and anything else, NaN among it, where not."""
+    real = [pair for pair in pairs if pair[0].is_floating_point()]
+    whole = [(a.flatten().double(), b.flatten().double()) for a, b in pairs if not a.is_floating_point()]
+    if whole:
+        real.append(tuple(torch.cat(side) for side in zip(*whole, strict=True)))
+    sizes = []
+    for number in range(0, len(real), TOGETHER):
+        differences = torch._foreach_sub(*map(list, zip(*real[number : number + TOGETHER], strict=True)))
+        sizes += torch._foreach_norm(differences, 1)  # squares might underflow
+    return torch.stack([size.double() for size in sizes]).sum()
+
+
+@contextmanager
+def checked(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it layers in evaluation take their kept operators unseen, because all of them were looked at at once.
+
+    Where anything has changed each layer looks for itself.
+    """
+    kept = [layer for layer in layers if layer._kept is not None]
+    fresh = bool(kept) and same_values([(layer._state(), layer._kept[2]) for layer in kept])
+    try:
+        for layer in kept if fresh else ():
+            layer.__dict__["_checked"] = True  # not by setattr, which drops what is kept
+        yield
+    finally:
+        for layer in kept if fresh else ():
+            layer.__dict__.pop("_checked", None)

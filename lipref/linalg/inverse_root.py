@@ -1,0 +1,171 @@
+"""The inverse square root of Hermitian positive definite matrices in few products, which GPUs are good at."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lipref.linalg.lyapunov import TOLERANCE, lyapunov
+from lipref.linalg.minimax import ENOUGH, Step, steps_to_inverse_root
+
+TF32 = False  # near a multiple of I the steps, and all solutions, in TF32 where the device has it, then corrected
+ENOUGH_IN_TF32 = 3e-4  # of such steps, whose error the correction squares
+SOLVED_IN_TF32 = 1e-3  # relative error of what corrects
+
+NEAR = 2**-0.25  # distance from a multiple of I, relative to it, up to which that is what is known of the spectrum
+NEAR_FOR_TF32 = 0.5
+LEAST = 0.003  # eigenvalue, relative to the largest, down to which the steps reach
+MOST = 0.2  # above that they are not worth a look
+POWER = 12  # of the test for small eigenvalues
+PROBES = 4
+PASSED = 4.0  # the sum of that power that passes
+SLACK = PASSED ** (-1 / POWER)  # so that one eigenvalue passes down to this times the limit
+
+
+class Root(NamedTuple):
+    """``inverse`` is S^(-1/2) ``(n, m, m)``, but for the matrices numbered ``missed``, whose eigenvalues are too small.
+
+    S^(1/2) of the others has its eigenvalues between ``scale`` ``(n, 1, 1)`` times the two numbers of ``interval``.
+    """
+
+    inverse: Tensor
+    scale: Tensor
+    interval: tuple[float, float]
+    missed: Tensor
+
+
+def inverse_root(s: Tensor, least: Tensor) -> Root | None:
+    """Of ``s`` ``(n, m, m)``, Hermitian, where all eigenvalues are above ``least`` ``(n, 1, 1)``; None: ask elsewhere.
+
+    By coupled steps ``Y <- Y T``, ``Z <- T Z`` from ``Y = S / scale^2``, ``Z = I``, where T is a polynomial in
+    ``E = I - Z Y`` (Higham, "Stable iterations for the matrix square root", 1997), here the minimax polynomial for what
+    is known of the spectrum: from ``||(S - mean I)^2||_F`` near a multiple of I, else from ``least``.
+
+    Products of matrices, with that norm's: 1 or 2 where S differs from a multiple of I by up to 0.08 of it, 5 up to 0.4
+    and 7 up to 0.8, else 7 to 11. The device is asked once near a multiple of I, else twice.
+    """
+    mean = s.diagonal(dim1=-2, dim2=-1).real.mean(-1)[:, None, None]
+    e = -s / mean
+    e.diagonal(dim1=-2, dim2=-1).add_(1)
+    square = e @ e
+    radius = torch.linalg.matrix_norm(square, keepdim=True).sqrt()
+    top = torch.minimum(1 + radius, torch.linalg.matrix_norm(s, keepdim=True) / mean)
+    floor = (least / mean / top).clamp_min(LEAST / SLACK)
+    distance, relative, lowest = torch.stack((radius.amax(), (least / mean).amax(), floor.amin())).tolist()
+    if distance <= NEAR and relative <= 1 - distance:
+        around = _upwards(max(distance, 1e-3))
+        low, high, scale = 1 - around, 1 + around, mean.sqrt()
+        interval = (low**0.5, high**0.5)
+        with _arithmetic(interval) as tf32:
+            z = _by_steps(e, square, steps_to_inverse_root(low, high, 1.0, ENOUGH_IN_TF32 if tf32 else ENOUGH))
+        root = Root(z / scale, scale, interval, torch.empty(0, dtype=torch.int64, device=s.device))
+        return _corrected(s, root) if tf32 else root
+    if not lowest <= MOST:  # NaN too
+        return None
+    low, scale = 1 / _upwards(1 / (SLACK * lowest)), (mean * top).sqrt()
+    # Of X = S / top the polynomials are in F = I - 2 X, which is not small: TF32 would lose too much.
+    share, constant = 1 / top, 1 - 2 / top
+    square = (4 * share.square()) * square
+    square.add_((4 * share * constant) * e).diagonal(dim1=-2, dim2=-1).add_(constant.square()[..., 0])
+    e = (2 * share) * e
+    e.diagonal(dim1=-2, dim2=-1).add_(constant[..., 0])
+    z = _by_steps(e, square, steps_to_inverse_root(low, 1.0, 0.5))
+    return Root(z / scale, scale, (low**0.5, 1.0), _below(z, floor).nonzero()[:, 0])
+
+
+def _by_steps(f: Tensor, square: Tensor, steps: tuple[Step, ...]) -> Tensor:
+    """``X^(-1/2)`` from ``F = I - X / half`` and its square, half being the first step's."""
+    eye = torch.eye(f.shape[-1], dtype=f.dtype, device=f.device)
+    y = z = f
+    for number, step in enumerate(steps):
+        if number:
+            f = torch.baddbmm(eye, z, y, alpha=-1)
+            square = f @ f if step.degree > 1 else f
+        t = _polynomial(f, square, step.coefficients)
+        if number + 1 < len(steps):  # X = half (I - F)
+            y = y @ t if number else torch.baddbmm(t, f, t, beta=step.half, alpha=-step.half)
+        z = t @ z if number else t
+    return z
+
+
+def _polynomial(f: Tensor, square: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """``sum of coefficients[k] F^k``, of degree 1, 2 or 4."""
+    constant, linear, *others = coefficients
+    if len(others) == 3:
+        inner = (others[1] * f).add_(square, alpha=others[2])
+        t = torch.baddbmm(square, square, inner, beta=others[0]).add_(f, alpha=linear)
+    else:
+        t = linear * f
+        if others:
+            t.add_(square, alpha=others[0])
+    t.diagonal(dim1=-2, dim2=-1).add_(constant)
+    return t
+
+
+def _below(z: Tensor, floor: Tensor) -> Tensor:
+    """Which ``X = Z^-2`` have eigenvalues below ``floor``, ``(n,)``.
+
+    From the sum of ``(floor / x)^POWER`` over the eigenvalues x, estimated by random vectors: the largest decides.
+    """
+    probes = _probes(z.shape[-1], str(z.device), z.dtype)
+    z = floor.sqrt() * z
+    y = probes.expand(len(z), -1, -1)
+    for _ in range(POWER):
+        y = z @ y
+    return ~(torch.linalg.vector_norm(y, dim=(-2, -1)).square() <= PASSED * PROBES)
+
+
+@functools.lru_cache(maxsize=64)
+def _probes(side: int, device: str, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.randn(side, PROBES, generator=torch.Generator().manual_seed(side)).to(device, dtype)
+
+
+def _corrected(s: Tensor, root: Root) -> Root:
+    """Newton's step from Z near S^(-1/2): ``Z + D`` with ``R D + D R = I - Z S Z`` and R near S^(1/2).
+
+    Another coupled step would not do: of what does not commute with S it makes more where eigenvalues differ by 9.
+    """
+    r = s @ root.inverse
+    rest = torch.baddbmm(torch.eye(s.shape[-1], dtype=s.dtype, device=s.device), r.mH, root.inverse, alpha=-1)
+    rest = 0.5 * (rest + rest.mH)
+    with _arithmetic(root.interval):
+        change = lyapunov(rest, r, root.inverse, root.scale, root.interval, SOLVED_IN_TF32)
+    return root._replace(inverse=root.inverse + change)
+
+
+def root_gradient(c: Tensor, r: Tensor, root: Root) -> Tensor:
+    """X with ``R X + X R = C``, C Hermitian, for R = S^(1/2): the derivative of R is its own adjoint."""
+    with _arithmetic(root.interval) as tf32:
+        x = lyapunov(c, r, root.inverse, root.scale, root.interval, SOLVED_IN_TF32 if tf32 else TOLERANCE)
+    if not tf32:
+        return x
+    product = r @ x
+    rest = c - product - product.mH
+    with _arithmetic(root.interval):
+        return x + lyapunov(rest, r, root.inverse, root.scale, root.interval, SOLVED_IN_TF32)
+
+
+def _upwards(number: float) -> float:
+    """To a power of 2^(1/4), so that few polynomials are ever asked for; `NEAR` is one."""
+    return 2 ** (math.ceil(4 * math.log2(number) - 1e-9) / 4)
+
+
+@contextlib.contextmanager
+def _arithmetic(interval: tuple[float, float]) -> Iterator[bool]:
+    """Products in TF32 if that is wanted and loses little for this spectrum; whether it is so."""
+    if not TF32 or interval[0] ** 2 < 1 - NEAR_FOR_TF32:
+        yield False
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield True
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

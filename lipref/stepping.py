@@ -1,0 +1,106 @@
+"""One optimizer step: forward, loss, backward, SGD; as usual, or by a captured pass."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lipref.capture import CapturedPass
+from lipref.certify import margins
+from lipref.forward import Forward, reason
+from lipref.losses import offset_cross_entropy
+from lipref.settings import Settings
+from lipref.updates import sgd
+
+_CERTIFYING_MARGIN = math.sqrt(2) * 36 / 255
+
+
+class Stepper:
+    """Steps of one model.
+
+    Args:
+        model: In training mode when a step is done.
+        parameters: Those that are trained, by name.
+        settings: Learning rate and momentum are taken from ``optimizer`` at each step.
+        batch_size: Images of a whole batch; None where all are of one size. Others are neither compiled nor captured.
+
+    Attributes: ``forward``, with the seconds of compilation and the notices; ``optimizer``.
+
+    Raises:
+        LiprefError: an option that the device or the weights' dtype do not allow.
+    """
+
+    def __init__(
+        self, model: nn.Module, parameters: Mapping[str, nn.Parameter], settings: Settings, batch_size: int | None
+    ) -> None:
+        self.settings = settings
+        # Before the optimizer, which goes by the layout of the weights.
+        self.forward = Forward(model, settings.speed, batch_size)
+        self.optimizer = sgd(parameters, settings)
+        if settings.speed.fused and not self.optimizer.defaults["fused"]:
+            self.forward.notices.append("fused SGD is for CUDA: the foreach form is taken, with the usual numbers")
+        self._captured: CapturedPass | None = None
+        self._to_capture = settings.speed.cuda_graphs
+
+    def ready(self, images: Tensor, labels: Tensor) -> None:
+        """Compile and capture before the first whole batch, where ``settings.speed`` asks for it.
+
+        What cannot be had is done as usual, with a line among the notices. The weights and buffers do not change.
+        """
+        self.forward.ready(images, lambda logits: self._loss(logits, labels))
+        if not self._to_capture or self.forward.batch_size not in (None, len(images)):
+            return
+        started = time.perf_counter()
+        self._to_capture = False
+        try:
+            self._captured = CapturedPass(self.forward, images, labels, self._measured)
+        except torch.linalg.LinAlgError:
+            self._to_capture = True  # how a factorisation reports a NaN: the step itself will tell of it
+        except Exception as error:
+            self.forward.notices.append(f"not captured: {reason(error)}")
+        self.forward.compile_seconds += time.perf_counter() - started
+
+    def step(self, images: Tensor, labels: Tensor) -> list[float]:
+        """One step, unless the loss is not finite: then the weights are left alone.
+
+        Returns:
+            The loss, and how many images had a margin above 0, and above ``sqrt(2) 36/255``.
+        """
+        if self._captured is not None and images.shape == self._captured.shape:
+            return self._replay(images, labels)
+        loss, numbers = self._measured(self.forward(images), labels)
+        found = numbers.tolist()  # one transfer per step, and the only wait for the device
+        if math.isfinite(found[0]):
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return found
+
+    def _replay(self, images: Tensor, labels: Tensor) -> list[float]:
+        numbers = self._captured(images, labels)
+        if not self.optimizer.defaults.get("fused"):
+            found = numbers.tolist()
+            if math.isfinite(found[0]):
+                self.optimizer.step()
+            return found
+        # Launched before the host knows the loss: the device itself leaves the weights alone where it is not finite.
+        self.optimizer.found_inf = (~torch.isfinite(numbers[:1])).to(torch.float32)
+        try:
+            self.optimizer.step()
+        finally:
+            del self.optimizer.found_inf
+        return numbers.tolist()
+
+    def _measured(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the numbers of `step` as one tensor ``(3,)``."""
+        loss = self._loss(logits, labels)
+        lead = margins(logits.detach(), labels)
+        counts = [(lead > least).sum().to(loss) for least in (0, _CERTIFYING_MARGIN)]
+        return loss, torch.stack([loss.detach(), *counts])
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return offset_cross_entropy(logits, labels, self.settings.offset, self.settings.temperature)
