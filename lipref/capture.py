@@ -1,8 +1,9 @@
 """A whole training pass as one CUDA graph: loss, its numbers and all gradients, replayed for every batch of a shape.
 
 On a GPU a pass through a small network is bound by the launches of its thousands of kernels. A graph launches them in
-one call. Operators that wait for the device while they are prepared (`LipschitzConv2d.capturable`) are prepared before
-each replay by the usual code, and their gradients go back through it after.
+one call. What decides by numbers on the device how it goes on is recorded with the decisions of now
+(`lipref.linalg.asking`). Operators that no graph can hold (`LipschitzConv2d.capturable`) are prepared before each
+replay by the usual code, and their gradients go back through it after.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from lipref.forward import Forward
 from lipref.layers.together import prepared_together
+from lipref.linalg.asking import Answers
 
 WARM_UP = 3  # passes before a capture: libraries make their plans and workspaces in the first ones
 
@@ -21,12 +23,12 @@ WARM_UP = 3  # passes before a capture: libraries make their plans and workspace
 class CudaGraph:
     """What ``body`` computes, recorded once; `replay` computes it again into the same tensors."""
 
-    def __init__(self, body: Callable[[], object]) -> None:
+    def __init__(self, warm_up: Callable[[], object], body: Callable[[], object]) -> None:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
-                body()
+                warm_up()
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
@@ -46,6 +48,7 @@ class CapturedPass:
         forward: Of the model; compiled before, if at all.
         images, labels: A batch of the shape that is captured.
         measure: From logits and labels to the loss ``()`` and any numbers about it, ``(n,)``.
+        asking: Layers that ask the device (`LipschitzConv2d.asks`) are in the graph too, with the answers of now.
 
     Raises:
         Exception: whatever an operation says that cannot be captured. Buffers are as they were before, also then.
@@ -53,12 +56,13 @@ class CapturedPass:
 
     def __init__(
         self, forward: Forward, images: Tensor, labels: Tensor,
-        measure: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        measure: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], asking: bool,
     ) -> None:  # fmt: skip
         self.forward, self.measure = forward, measure
         layers = forward.sizes(images)
-        self._inside = [layer for layer in layers if layer.capturable]
-        self._outside = {layer: size for layer, size in layers.items() if not layer.capturable}
+        self._inside = [layer for layer in layers if layer.capturable and (asking or not layer.asks)]
+        self._outside = {layer: size for layer, size in layers.items() if layer not in self._inside}
+        self._answers = Answers()
         self.images, self.labels = images.clone(), labels.clone()
         outer = {parameter for layer in self._outside for parameter in layer.parameters()}
         trained = [parameter for parameter in forward.model.parameters() if parameter.requires_grad]
@@ -72,7 +76,7 @@ class CapturedPass:
             }
             places = [value for operator in self._given.values() for value in operator.values()]
             self._places = [value for value in places if value.requires_grad]
-            self._graph = CudaGraph(self._pass)
+            self._graph = CudaGraph(self._noted_pass, self._recorded_pass)
         finally:
             with torch.no_grad():
                 for buffer, before in buffers:
@@ -84,7 +88,10 @@ class CapturedPass:
         return self.images.shape
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The numbers of the batch, on the device; every trained parameter's ``grad`` is new."""
+        """The numbers of the batch, on the device; every trained parameter's ``grad`` is new.
+
+        One more number at the end is 1, or 0 where the answers do not hold any more: then nothing of it counts.
+        """
         self.images.copy_(images)
         self.labels.copy_(labels)
         for layer in self._inside:
@@ -114,6 +121,15 @@ class CapturedPass:
         """Operators of the layers outside of the graph, from the weights of now."""
         with prepared_together(self._outside, self._outside):
             return {layer: layer.trained_operator(size) for layer, size in self._outside.items()}
+
+    def _noted_pass(self) -> None:
+        with self._answers.noted():
+            self._pass()
+
+    def _recorded_pass(self) -> tuple[Tensor, Sequence[Tensor | None]]:
+        with self._answers.recorded():
+            numbers, gradients = self._pass()
+        return torch.cat((numbers, self._answers.hold(numbers[0])[None])), gradients
 
     def _pass(self) -> tuple[Tensor, Sequence[Tensor | None]]:
         for layer in self._inside:

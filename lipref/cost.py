@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from lipref.layers import LayerSpec
 from lipref.memory import DEVICES
 from lipref.nets import convnet
 from lipref.provenance import cores, environment, machine, write_json
-from lipref.rounds import PEAKS, SECONDS, Network, Progress
+from lipref.rounds import PEAKS, QUANTITIES, SECONDS, Network, Progress
 from lipref.runs import Config, NotDone, make_folder
 from lipref.speed import Speed, usual
 
@@ -30,7 +30,8 @@ class CostConfig(Config):
 
     ``channels`` are those of the pictures, ``image_size`` their side in pixels; ``machine`` the CPU's model or the
     GPU's name; ``cores`` the CPU cores that could be used; ``threads`` those of one torch operation; ``repeats`` the
-    timed calls per quantity, spread over ``rounds``; ``speed`` the options of the training step, or None.
+    timed calls per quantity, spread over ``rounds``; ``speed`` the options of the training step, or None;
+    ``quantities`` what is measured, None for everything.
     """
 
     image_size: int
@@ -43,6 +44,7 @@ class CostConfig(Config):
     repeats: int
     rounds: int
     speed: dict | None = None
+    quantities: list[str] | None = None
 
     @property
     def folder(self) -> str:
@@ -63,11 +65,13 @@ def configure(
     repeats: int = 10,
     rounds: int = 3,
     speed: Speed | Mapping | None = None,
+    quantities: Sequence[str] | None = None,
 ) -> CostConfig:
     """The configuration of measuring ``spec`` here: on this machine, with the threads that torch has now.
 
     ``repeats`` calls are timed in all ``rounds`` together; fewer repeats than rounds are as many rounds. ``speed``: the
-    options of the training step; None: `lipref.speed.usual` ones of the device.
+    options of the training step; None: `lipref.speed.usual` ones of the device. ``quantities``: of
+    `lipref.rounds.QUANTITIES`; None: all.
 
     Raises:
         LiprefError: a number below 1, a network that does not exist, a device that is unknown or not there.
@@ -89,7 +93,14 @@ def configure(
         num_classes=num_classes, batch_size=batch_size, repeats=repeats, rounds=min(rounds, repeats),
         device=parsed.type, machine=machine(parsed), **_here(),
         speed=(usual(parsed.type) if speed is None else Speed.of(speed)).as_dict() or None,
+        quantities=_some(quantities),
     )  # fmt: skip
+
+
+def _some(quantities: Sequence[str] | None) -> list[str] | None:
+    """In the order of `QUANTITIES`; None where they are all of them."""
+    chosen = [name for name in QUANTITIES if quantities is None or name in quantities]
+    return None if len(chosen) == len(QUANTITIES) else chosen
 
 
 def _here() -> dict:
@@ -191,6 +202,7 @@ def execute_round(
     network = Network(
         spec=spec, size=config.size, image_size=config.image_size, channels=config.channels,
         num_classes=config.num_classes, batch_size=config.batch_size, speed=Speed.of(config.speed or {}),
+        quantities=QUANTITIES if config.quantities is None else tuple(config.quantities),
     )  # fmt: skip
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         result = measuring.measure(

@@ -34,6 +34,7 @@ class CostPlan:
     repeats: int = 10
     rounds: int = 3
     speed: Speed | None = None  # options of the training step; None: the usual ones of the device
+    quantities: tuple[str, ...] | None = None  # what is measured; None: everything
     without: frozenset[tuple[str, str]] = frozenset()  # pairs of size and layer that are not measured
 
     def tasks(self) -> list[tuple[str, str]]:
@@ -57,7 +58,7 @@ def configure(plan: CostPlan, spec: LayerSpec, size: str) -> cost.CostConfig:
     return cost.configure(
         spec, size, image_size=plan.shape.image_size, channels=plan.shape.channels, num_classes=plan.shape.num_classes,
         batch_size=plan.batch_size, device=torch.device(plan.device), repeats=plan.repeats,
-        rounds=plan.rounds, speed=plan.speed,
+        rounds=plan.rounds, speed=plan.speed, quantities=plan.quantities,
     )  # fmt: skip
 
 

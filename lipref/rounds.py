@@ -26,6 +26,7 @@ from lipref.speed import Speed
 
 SECONDS = ("train_seconds", "infer_seconds", "folded_seconds", "prepare_seconds")
 PEAKS = ("train_peak_bytes", "infer_peak_bytes", "folded_peak_bytes")
+QUANTITIES = ("train", "infer", "folded", "prepare", "memory")
 PEAK_BATCHES = 3  # a first step makes the gradients, a second meets them; a third to be sure
 
 
@@ -42,7 +43,7 @@ class Progress:
 class Network:
     """What is measured: the network of ``size`` from ``spec`` and a batch, as `lipref.cost.CostConfig` names them.
 
-    ``speed``: the options of its training step.
+    ``speed``: the options of its training step. ``quantities``: of `QUANTITIES`; the others are not measured.
     """
 
     spec: LayerSpec
@@ -52,6 +53,7 @@ class Network:
     num_classes: int
     batch_size: int
     speed: Speed = field(default_factory=Speed)
+    quantities: tuple[str, ...] = QUANTITIES
 
 
 def measure(
@@ -72,7 +74,7 @@ def measure(
 
     Returns:
         ``parameters``; ``exhausted``, whether memory ran out; every name of `SECONDS`: the list of the timed calls, in
-        seconds; in the first round every name of `PEAKS`: bytes. None is what could not be measured.
+        seconds; in the first round every name of `PEAKS`: bytes. None is what could not be measured, or was not to be.
 
     Raises:
         LiprefError: a layer that fails.
@@ -103,8 +105,10 @@ def measure(
     def peak(make: Callable, source: ConvNet | None) -> int | None:
         return None if source is None else peak_bytes(lambda: several(make, source), device)
 
-    folded, exhausted = _attempt(spec, "folding", lambda: workloads.folded(copy.deepcopy(model).to(device)))
-    folded = None if folded is None else folded.cpu()
+    folded, exhausted = None, False
+    if "folded" in network.quantities:
+        folded, exhausted = _attempt(spec, "folding", lambda: workloads.folded(copy.deepcopy(model).to(device)))
+        folded = None if folded is None else folded.cpu()
     training = partial(workloads.training, speed=network.speed)
     plan = {
         "train_seconds": (seconds, training, model),
@@ -118,9 +122,14 @@ def measure(
             "infer_peak_bytes": (peak, workloads.evaluation, model),
             "folded_peak_bytes": (peak, workloads.evaluation, folded),
         }
+    asked = {f"{name}_seconds" for name in network.quantities}
+    if "memory" in network.quantities:
+        asked |= {f"{name}_peak_bytes" for name in network.quantities}
     before = number * len(SECONDS) + (number > 0) * len(PEAKS)
-    values = {}
+    values = dict.fromkeys(plan)
     for done, (name, (how, make, source)) in enumerate(plan.items(), before):
+        if name not in asked:
+            continue
         if on_progress is not None:
             on_progress(Progress(name, done, rounds * len(SECONDS) + len(PEAKS)))
         values[name], failed = _attempt(spec, name, lambda how=how, make=make, source=source: how(make, source))

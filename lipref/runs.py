@@ -14,7 +14,7 @@ from lipref.errors import LiprefError
 from lipref.settings import Settings
 
 FORMAT = 1
-_OPTIONAL = ("code", "torch", "augmented", "speed")  # no part of a configuration that lacks them
+_OPTIONAL = ("code", "torch", "augmented", "speed", "quantities")  # no part of a configuration that lacks them
 
 
 class NotDone(Exception):

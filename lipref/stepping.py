@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from lipref.capture import CapturedPass
 from lipref.certify import margins
 from lipref.forward import Forward, reason
+from lipref.layers import LipschitzConv2d
 from lipref.losses import offset_cross_entropy
 from lipref.settings import Settings
 from lipref.updates import sgd
 
+MOST_CAPTURES = 50  # of one run, for answers that did not hold
 _CERTIFYING_MARGIN = math.sqrt(2) * 36 / 255
 
 
@@ -45,6 +47,8 @@ class Stepper:
             self.forward.notices.append("fused SGD is for CUDA: the foreach form is taken, with the usual numbers")
         self._captured: CapturedPass | None = None
         self._to_capture = settings.speed.cuda_graphs
+        self._ask = any(isinstance(module, LipschitzConv2d) and module.asks for module in model.modules())
+        self._recaptured = 0
 
     def ready(self, images: Tensor, labels: Tensor) -> None:
         """Compile and capture before the first whole batch, where ``settings.speed`` asks for it.
@@ -55,13 +59,21 @@ class Stepper:
         if not self._to_capture or self.forward.batch_size not in (None, len(images)):
             return
         started = time.perf_counter()
-        self._to_capture = False
-        try:
-            self._captured = CapturedPass(self.forward, images, labels, self._measured)
-        except torch.linalg.LinAlgError:
-            self._to_capture = True  # how a factorisation reports a NaN: the step itself will tell of it
-        except Exception as error:
-            self.forward.notices.append(f"not captured: {reason(error)}")
+        self._to_capture, self._captured = False, None
+        failed: list[str] = []
+        for asking in (True, False) if self._ask else (False,):
+            try:
+                self._captured = CapturedPass(self.forward, images, labels, self._measured, asking)
+                break
+            except torch.linalg.LinAlgError:
+                self._to_capture = True  # how a factorisation reports a NaN: the step itself will tell of it
+                break
+            except Exception as error:
+                self._ask = False
+                failed.append(reason(error))
+        if failed:
+            what = "some operators are prepared outside of the CUDA graph" if self._captured else "not captured"
+            self.forward.notices.append(f"{what}: {failed[-1]}")
         self.forward.compile_seconds += time.perf_counter() - started
 
     def step(self, images: Tensor, labels: Tensor) -> list[float]:
@@ -71,7 +83,10 @@ class Stepper:
             The loss, and how many images had a margin above 0, and above ``sqrt(2) 36/255``.
         """
         if self._captured is not None and images.shape == self._captured.shape:
-            return self._replay(images, labels)
+            found = self._replay(images, labels)
+            if found is not None:
+                return found
+            self._recapture()
         loss, numbers = self._measured(self.forward(images), labels)
         found = numbers.tolist()  # one transfer per step, and the only wait for the device
         if math.isfinite(found[0]):
@@ -80,20 +95,31 @@ class Stepper:
             self.optimizer.step()
         return found
 
-    def _replay(self, images: Tensor, labels: Tensor) -> list[float]:
+    def _replay(self, images: Tensor, labels: Tensor) -> list[float] | None:
+        """`step` by the captured pass; None where what it was recorded with does not hold any more."""
         numbers = self._captured(images, labels)
         if not self.optimizer.defaults.get("fused"):
-            found = numbers.tolist()
-            if math.isfinite(found[0]):
+            *found, holds = numbers.tolist()
+            if holds and math.isfinite(found[0]):
                 self.optimizer.step()
-            return found
-        # Launched before the host knows the loss: the device itself leaves the weights alone where it is not finite.
-        self.optimizer.found_inf = (~torch.isfinite(numbers[:1])).to(torch.float32)
+            return found if holds else None
+        # Launched before the host knows the numbers: the device itself leaves the weights alone where they are no good.
+        good = torch.isfinite(numbers[:1]) & (numbers[-1:] == 1)
+        self.optimizer.found_inf = (~good).to(torch.float32)
         try:
             self.optimizer.step()
         finally:
             del self.optimizer.found_inf
-        return numbers.tolist()
+        *found, holds = numbers.tolist()
+        return found if holds else None
+
+    def _recapture(self) -> None:
+        """Capture anew before the next step; where that happens too often, without what asks the device."""
+        self._to_capture, self._captured = True, None
+        self._recaptured += 1
+        if self._ask and self._recaptured > MOST_CAPTURES:
+            self._ask = False
+            self.forward.notices.append("operators change too fast for a CUDA graph: they are prepared outside of it")
 
     def _measured(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and the numbers of `step` as one tensor ``(3,)``."""

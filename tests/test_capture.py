@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from toy_training import SETTINGS, Interrupted, Synthetic, bits, interrupt_at, timeless
 
-from lipref import capture, nets
+from lipref import capture, nets, stepping
 from lipref.activations import MaxMin
 from lipref.layers import (
     AOLConv2d,
@@ -20,6 +20,8 @@ from lipref.layers import (
     SOCConv2d,
     StandardConv2d,
 )
+from lipref.linalg import asking
+from lipref.linalg.asking import allows
 from lipref.speed import Speed
 from lipref.training import train
 
@@ -33,9 +35,10 @@ class Again:
 
     recorded = 0
 
-    def __init__(self, body):
-        for _ in range(capture.WARM_UP + 1):
-            body()
+    def __init__(self, warm_up, body):
+        for _ in range(capture.WARM_UP):
+            warm_up()
+        body()
         self.replay = body
         type(self).recorded += 1
 
@@ -120,7 +123,7 @@ def test_long_power_iterations_come_at_their_pass(stand_in, monkeypatch):
 
 
 def test_what_cannot_be_captured_trains_as_usual_and_says_why(monkeypatch):
-    def refuse(body):
+    def refuse(warm_up, body):
         raise RuntimeError("no capture here\nand a second line")
 
     monkeypatch.setattr(capture, "CudaGraph", refuse)
@@ -130,6 +133,55 @@ def test_what_cannot_be_captured_trains_as_usual_and_says_why(monkeypatch):
     assert outcome.notices == ["not captured: RuntimeError: no capture here"]
     train(plain, Synthetic(), SETTINGS)
     assert bits(model) == bits(plain)
+
+
+class Asking(AOLConv2d):
+    """Halves its kernel where the device says that the weights are small."""
+
+    asks = True
+    limit = 0.0
+    seen = ()  # whether it was recorded, and the answer, of every pass
+
+    def effective_kernel(self):
+        small = allows(self.weight.detach().norm() < self.limit)
+        type(self).seen = (*self.seen, (asking.recording(), small))
+        return super().effective_kernel() * (0.5 if small else 1.0)
+
+
+@pytest.mark.parametrize("most", [50, 0])
+def test_a_pass_is_captured_anew_where_answers_change(stand_in, monkeypatch, most):
+    """Weights grow in training: what was recorded for small ones is noticed not to hold, and done again."""
+    monkeypatch.setattr(stepping, "MOST_CAPTURES", most)
+    monkeypatch.setattr(Asking, "seen", ())
+    start = network(Asking)[1].weight.detach().norm()
+    monkeypatch.setattr(Asking, "limit", 1.0005 * float(start))
+    settings = dataclasses.replace(with_(cuda_graphs=True), learning_rate=1.0, schedule="constant")
+    model, plain = network(Asking), network(Asking)
+    outcome = train(model, Synthetic(), settings)
+    seen = Asking.seen
+    expected = train(plain, Synthetic(), dataclasses.replace(settings, speed=Speed()))
+    assert model[1].weight.detach().norm() > Asking.limit
+    assert Again.recorded > 1
+    assert {small for recorded, small in seen if recorded} == ({True, False} if most else {True})
+    assert bool(outcome.notices) == (most == 0)
+    for line, other in zip(outcome.history, expected.history, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_what_cannot_be_recorded_with_answers_is_prepared_outside(stand_in, monkeypatch):
+    class Refuses(Asking):
+        def effective_kernel(self):
+            if asking.recording():
+                raise RuntimeError("not in a graph")
+            return super().effective_kernel()
+
+    model, plain = network(Refuses, SOCConv2d), network(Refuses, SOCConv2d)
+    outcome = train(model, Synthetic(), with_(cuda_graphs=True))
+    assert outcome.notices == ["some operators are prepared outside of the CUDA graph: RuntimeError: not in a graph"]
+    assert Again.recorded == 1
+    expected = train(plain, Synthetic(), SETTINGS)
+    for line, other in zip(outcome.history, expected.history, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_ends_a_captured_run(stand_in):

@@ -17,9 +17,9 @@ from lipref.errors import LiprefError
 from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LayerSpec, resolve
 from lipref.nets import convnet
+from lipref.rounds import QUANTITIES
 from lipref.speed import Speed
 
-QUANTITIES = (*PARTS, "prepare")
 MAX_SECONDS = 20.0  # per timed quantity in all rounds together, as of ours (`lipref.cost.execute`)
 PLAIN = "standard"
 CODE = (*COST, "benchmarks/foreign", "benchmarks/timing")  # what decides a measurement of other people's network
@@ -68,6 +68,7 @@ class BenchPlan:
     """Every layer at every size and image side; the plain network is always one of them.
 
     ``speed``: options of our training step; None: the usual ones of the device. Others' code trains without any.
+    ``nothing_else``: of ours too only ``quantities`` are measured, which saves time; else everything is, once for all.
     Records of ours go to ``out / "cost"``, as those of ``lipref measure``; those of others to ``out / "against"``.
     """
 
@@ -82,6 +83,7 @@ class BenchPlan:
     out: Path
     against: tuple[Against, ...] = ()
     speed: Speed | None = None
+    nothing_else: bool = False
     _configs: dict[Network, cost.CostConfig] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +105,7 @@ class BenchPlan:
         return measurements.CostPlan(
             sizes=self.sizes, layers=self.layers, shape=shape_of(image_size), batch_size=self.batch_size, out=self.out,
             device=self.device, repeats=self.repeats, rounds=self.rounds, speed=self.speed,
+            quantities=self.quantities if self.nothing_else else None,
         )  # fmt: skip
 
     def networks(self) -> list[Network]:

@@ -137,7 +137,7 @@ class _Bench:
             "root": str(root / measurements.FOLDER),
             "options": {name: getattr(config, name) for name in (
                 "image_size", "channels", "num_classes", "batch_size", "repeats", "rounds")}
-            | {"speed": config.speed or {}},
+            | {"speed": config.speed or {}, "quantities": config.quantities},
         }  # fmt: skip
         left = None if beside else OURS
         if self.ask(OURS, request, _piece(config, number), f"{OURS} {name}", left, network) is None:

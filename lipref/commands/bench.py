@@ -41,6 +41,12 @@ def bench(
     against: Compared = None,
     seconds: o.Seconds = None,
     plain: o.Plain = False,
+    nothing_else: Annotated[
+        bool,
+        typer.Option(
+            "--nothing-else", help="Measure nothing of ours either that is not among --quantities: for short slices."
+        ),
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what failed in an earlier call.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default data/runs/bench.")] = None,
 ) -> None:
@@ -76,7 +82,7 @@ def bench(
             image_sizes=plans.whole_numbers(chosen["image_sizes"], "--image-size"),
             quantities=plans.split_names(quantities, "--quantities"),
             batch_size=chosen["batch_size"], device=device, repeats=chosen["repeats"], rounds=chosen["rounds"],
-            out=out or RUNS / "bench", against=tuple(compared), speed=Speed() if plain else None,
+            out=out or RUNS / "bench", against=tuple(compared), speed=Speed() if plain else None, nothing_else=nothing_else,
         )  # fmt: skip
         plan.check()
         done = _measure(plan, workers, seconds and max(seconds - (time.monotonic() - began), 1e-3), again)

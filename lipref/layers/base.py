@@ -54,7 +54,8 @@ class LipschitzConv2d(nn.Module):
     padding_modes: ClassVar[tuple[str, ...]] = ("circular", "zeros")
     default_padding: ClassVar[str] = "circular"
     square_only: ClassVar[bool] = False
-    capturable: ClassVar[bool] = False  # `prepare` in training never waits for the device: a CUDA graph may hold it
+    capturable: ClassVar[bool] = False  # a CUDA graph may hold `prepare` in training: it waits for no device, but
+    asks: ClassVar[bool] = False  # where it does so by `lipref.linalg.asking`
 
     def __init__(
         self,
@@ -189,11 +190,12 @@ class LipschitzConv2d(nn.Module):
 
         It is kept until anything that it was made from changes.
         """
+        known = self._kept is not None and self._kept[0] == size
+        if known and "_checked" in self.__dict__:
+            return self._kept[1]
         state = self._state()
-        if self._kept is not None:
-            kept_size, operator, made_from = self._kept
-            if kept_size == size and ("_checked" in self.__dict__ or same_values([(state, made_from)])):
-                return operator
+        if known and same_values([(state, self._kept[2])]):
+            return self._kept[1]
         # Outside inference mode, so that the kept tensors can later serve a forward pass with gradients to the input.
         with torch.inference_mode(False), torch.no_grad():
             made_from = {name: value.detach().clone() for name, value in state.items()}

@@ -45,6 +45,8 @@ class BCOPConv2d(KernelConv2d):
     Initialisation: orthogonal with gain 1 / sqrt(n); bias uniform within 1 / sqrt(fan_in).
     """
 
+    capturable = asks = True
+
     def __init__(self, *args, iterations: int | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._at_least_one(iterations=iterations)

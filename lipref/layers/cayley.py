@@ -35,6 +35,8 @@ class CayleyConv2d(FrequencyConv2d):
     Initialisation: PyTorch's default for convolutions.
     """
 
+    capturable = asks = True
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)

@@ -41,7 +41,7 @@ def _distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     for number in range(0, len(real), TOGETHER):
         differences = torch._foreach_sub(*map(list, zip(*real[number : number + TOGETHER], strict=True)))
         sizes += torch._foreach_norm(differences, 1)  # squares might underflow
-    return torch.stack([size.double() for size in sizes]).sum()
+    return torch.stack([size if size.dtype == torch.float64 else size.double() for size in sizes]).sum()
 
 
 @contextmanager

@@ -34,6 +34,7 @@ class LOTConv2d(FrequencyConv2d):
     """
 
     default_padding = "zeros"
+    capturable = asks = True
 
     def __init__(self, *args, terms: int = 10, **kwargs) -> None:
         super().__init__(*args, **kwargs)

@@ -63,8 +63,13 @@ def _partial_sums(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) 
     """``y_T`` to ``y_0``."""
     y = x
     yield y
+    # On CUDA the smaller of the two is scaled: what the images are multiplied with is a pass over memory each way.
+    scaled = x.is_cuda and weight.numel() < x.numel()
     for ratio in ratios.flip(0):
-        y = torch.addcmul(x, ratio, conv2d_same(y, weight, None, padding_mode))
+        if scaled:
+            y = x + conv2d_same(y, weight * ratio, None, padding_mode)
+        else:
+            y = torch.addcmul(x, ratio, conv2d_same(y, weight, None, padding_mode))
         yield y
 
 

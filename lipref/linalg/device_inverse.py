@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lipref.linalg.elimination import inverse_by_elimination
 
-WAY = "elimination"  # of `WAYS`, for sides up to
+WAY = "cholesky"  # of `WAYS`: the quickest on an H200 (docs/performance.md), for sides up to
 LARGEST = 1024
 ABOVE = "lu"  # and for larger ones
 LEAF = 32  # a side that the device's library factorises in one call for all matrices

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lipref.linalg.asking import decide, places, recording
 from lipref.linalg.lyapunov import TOLERANCE, lyapunov
 from lipref.linalg.minimax import ENOUGH, Step, steps_to_inverse_root
 
@@ -25,6 +26,7 @@ MOST = 0.2  # above that they are not worth a look
 POWER = 12  # of the test for small eigenvalues
 PROBES = 4
 PASSED = 4.0  # the sum of that power that passes
+ROOM = 2.0  # while answers are recorded: how far the spectrum may move before they hold no more
 SLACK = PASSED ** (-1 / POWER)  # so that one eigenvalue passes down to this times the limit
 
 
@@ -57,9 +59,20 @@ def inverse_root(s: Tensor, least: Tensor) -> Root | None:
     radius = torch.linalg.matrix_norm(square, keepdim=True).sqrt()
     top = torch.minimum(1 + radius, torch.linalg.matrix_norm(s, keepdim=True) / mean)
     floor = (least / mean / top).clamp_min(LEAST / SLACK)
-    distance, relative, lowest = torch.stack((radius.amax(), (least / mean).amax(), floor.amin())).tolist()
-    if distance <= NEAR and relative <= 1 - distance:
-        around = _upwards(max(distance, 1e-3))
+    distance, relative, lowest = radius.amax(), (least / mean).amax(), floor.amin()
+    around, lowest = decide(
+        (distance, relative, lowest),
+        _spectrum,
+        lambda answer: (
+            (distance <= _roomy(answer[0])) & (relative <= 1 - distance)
+            if answer[0]
+            else lowest >= answer[1] / ROOM
+            if answer[1] <= MOST
+            else None
+        ),
+    )
+    if around:
+        around = _roomy(around) if recording() else around
         low, high, scale = 1 - around, 1 + around, mean.sqrt()
         interval = (low**0.5, high**0.5)
         with _arithmetic(interval) as tf32:
@@ -68,6 +81,7 @@ def inverse_root(s: Tensor, least: Tensor) -> Root | None:
         return _corrected(s, root) if tf32 else root
     if not lowest <= MOST:  # NaN too
         return None
+    lowest = lowest / ROOM if recording() else lowest
     low, scale = 1 / _upwards(1 / (SLACK * lowest)), (mean * top).sqrt()
     # Of X = S / top the polynomials are in F = I - 2 X, which is not small: TF32 would lose too much.
     share, constant = 1 / top, 1 - 2 / top
@@ -76,7 +90,7 @@ def inverse_root(s: Tensor, least: Tensor) -> Root | None:
     e = (2 * share) * e
     e.diagonal(dim1=-2, dim2=-1).add_(constant[..., 0])
     z = _by_steps(e, square, steps_to_inverse_root(low, 1.0, 0.5))
-    return Root(z / scale, scale, (low**0.5, 1.0), _below(z, floor).nonzero()[:, 0])
+    return Root(z / scale, scale, (low**0.5, 1.0), places(_below(z, floor)))
 
 
 def _by_steps(f: Tensor, square: Tensor, steps: tuple[Step, ...]) -> Tensor:
@@ -150,6 +164,18 @@ def root_gradient(c: Tensor, r: Tensor, root: Root) -> Tensor:
     rest = c - product - product.mH
     with _arithmetic(root.interval):
         return x + lyapunov(rest, r, root.inverse, root.scale, root.interval, SOLVED_IN_TF32)
+
+
+def _spectrum(found: list[float]) -> tuple[float, float]:
+    """Of distance, relative limit and lowest floor: the distance to count with, 0 where it is too large; the floor."""
+    distance, relative, lowest = found
+    near = distance <= NEAR and relative <= 1 - distance
+    return (_upwards(max(distance, 1e-3)) if near else 0.0), lowest
+
+
+def _roomy(around: float) -> float:
+    """A distance for other weights too."""
+    return min(ROOM * around, NEAR)
 
 
 def _upwards(number: float) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lipref.linalg import polar_eigen
+from lipref.linalg.asking import allows, decide, recording
 from lipref.linalg.device_inverse import inverse_on_device
 from lipref.linalg.sylvester import skew_sylvester
 
@@ -91,12 +92,16 @@ def _found_on_device(a: Tensor) -> Tensor:
     """`_found` with one question to the device in place of two."""
     gram = a.mT @ a
     bound, mean = _norm_scale(gram, a.shape[-2]), _mean(gram)
-    ordinary = ((bound < ORDINARY) & (bound > 1 / ORDINARY)).all()
-    ordinary, alike = torch.stack((ordinary, (bound <= ROOM * mean).all())).tolist()
-    if not ordinary:
+    ordinary, alike = ((bound < ORDINARY) & (bound > 1 / ORDINARY)).all(), (bound <= ROOM * mean).all()
+    is_ordinary, are_alike = decide(
+        (ordinary, alike),
+        lambda found: (bool(found[0]), bool(found[1])),
+        lambda answer: ordinary & alike if answer[1] else ordinary,
+    )
+    if not is_ordinary:
         a, gram, bound, _ = _measured(a)
-        mean, alike = _mean(gram), False
-    if not alike:
+        mean, are_alike = _mean(gram), False
+    if not are_alike:
         bound = torch.minimum(bound, _norm_scale_by_squares(gram, mean, a.shape[-2]))
     square = torch.maximum(mean, bound / ROOM).clamp_min(torch.finfo(a.dtype).tiny)
     return _iterated(a / square.sqrt(), gram / square, pause=2)
@@ -118,13 +123,23 @@ def _iterated(q: Tensor, gram: Tensor, pause: int = 1) -> Tensor:
         step = torch.add(q, q @ gram, alpha=-1).mul_(0.5)
         q = q + step
         if number == look:
-            distance = float(torch.linalg.matrix_norm(step).amax())
-            # Written so that a NaN ends it.
-            if not distance > enough:
-                break
-            look += 1 if 1.5 * distance**2 <= enough else pause
+            distance = torch.linalg.matrix_norm(step).amax()
+            more = decide(
+                [distance],
+                # Written so that a NaN ends it.
+                lambda found: 0 if not found[0] > enough else 1 if 1.5 * found[0] ** 2 <= enough else pause,
+                lambda answer, distance=distance: None if answer else 1.5 * distance.square() <= enough,
+            )
+            if not more:
+                # Where other weights will go the same way, one step more leaves them room.
+                return _one_step(q) if recording() else q
+            look += more
         gram = q.mT @ q
     return q
+
+
+def _one_step(q: Tensor) -> Tensor:
+    return torch.add(q, torch.add(q, q @ (q.mT @ q), alpha=-1), alpha=0.5)
 
 
 class _PolarFactor(torch.autograd.Function):
@@ -170,7 +185,7 @@ def _gradient_near_identity(h: Tensor, inner: Tensor, grad: Tensor, q: Tensor) -
         return None if omega is None else q @ omega
     if h.is_cuda:
         inverse = inverse_on_device(h)
-        finite = bool(torch.isfinite(torch.linalg.matrix_norm(inverse)).all())
+        finite = allows(torch.isfinite(torch.linalg.matrix_norm(inverse)).all())
         return q @ omega + (grad - q @ inner) @ inverse if finite else None
     factor, failed = torch.linalg.cholesky_ex(h)
     if bool(failed.any()):

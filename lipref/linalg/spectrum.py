@@ -161,7 +161,7 @@ def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:
     """
     if x.dtype == torch.float64:
         return apply_symbol_densely(x, symbol)
-    return _AppliedSymbol.apply(x, symbol)[0]
+    return (_AppliedSymbol.apply if torch.is_grad_enabled() else _AppliedSymbol.forward)(x, symbol)[0]
 
 
 class _AppliedSymbol(torch.autograd.Function):

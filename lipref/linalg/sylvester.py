@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lipref.linalg.asking import decide, recording, require
+
 NEAR = 0.25  # of H to a multiple of I: root mean square deviation of its eigenvalues, relative to their mean
 ITERATIONS = 12  # after which an eigendecomposition costs no more
 RESIDUAL = 1e-5
@@ -44,14 +46,20 @@ def _solved(h: Tensor, s: Tensor, iterations: int, every: int, allowed: float) -
     x, residual, direction = torch.zeros_like(s), s.clone(), s.clone()
     square = dot(residual, residual)
     enough = (allowed**2 * square).clamp_min(torch.finfo(h.dtype).tiny)
-    for number in range(1, iterations + 1):
+    last = 0
+    for number in range(1, iterations + (every if recording() else 0) + 1):
         product = h @ direction
         product = product - product.mT
         length = square / dot(direction, product)
         x.addcmul_(length, direction)
         residual.addcmul_(length, product, value=-1)
         before, square = square, dot(residual, residual)
-        if number % every == 0 and bool((square <= enough).all()):
+        if number == last:
+            require((square <= enough).all())
             return x
+        if number % every == 0 and decide([(square <= enough).all()], lambda found: bool(found[0])):
+            if not recording():
+                return x
+            last = number + every  # room for other weights that will go the same way
         direction = torch.addcmul(residual, square / before, direction)
     return None
