@@ -48,7 +48,8 @@ class CapturedPass:
         forward: Of the model; compiled before, if at all.
         images, labels: A batch of the shape that is captured.
         measure: From logits and labels to the loss ``()`` and any numbers about it, ``(n,)``.
-        asking: Layers that ask the device (`LipschitzConv2d.asks`) are in the graph too, with the answers of now.
+        asking: Layers that ask the device (`LipschitzConv2d.asks`) are in the graph too, with the answers of now and so
+            much room for others; 0: they are not.
 
     Raises:
         Exception: whatever an operation says that cannot be captured. Buffers are as they were before, also then.
@@ -56,13 +57,13 @@ class CapturedPass:
 
     def __init__(
         self, forward: Forward, images: Tensor, labels: Tensor,
-        measure: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], asking: bool,
+        measure: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], asking: int,
     ) -> None:  # fmt: skip
         self.forward, self.measure = forward, measure
         layers = forward.sizes(images)
         self._inside = [layer for layer in layers if layer.capturable and (asking or not layer.asks)]
         self._outside = {layer: size for layer, size in layers.items() if layer not in self._inside}
-        self._answers = Answers()
+        self._answers = Answers(asking)
         self.images, self.labels = images.clone(), labels.clone()
         outer = {parameter for layer in self._outside for parameter in layer.parameters()}
         trained = [parameter for parameter in forward.model.parameters() if parameter.requires_grad]

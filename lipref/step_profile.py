@@ -1,10 +1,10 @@
-"""Where the time of a training step goes on a CPU: convolutions, products of matrices, factorisations, and the rest."""
+"""Where the time of a training step goes: convolutions, products of matrices, factorisations, and the rest."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from lipref.layers import LayerSpec
 from lipref.nets import convnet
 from lipref.provenance import cores, environment, machine, write_json
 from lipref.runs import Config, make_folder
+from lipref.speed import usual
 
 # The first whose word is in an operation's name; what has none is the rest: passes over memory, and Python.
 KINDS = {
@@ -28,6 +29,13 @@ KINDS = {
     "products": ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "aten::dot"),
     "factorisations": ("linalg_eigh", "cholesky", "linalg_lu", "linalg_inv", "linalg_solve", "triangular"),
     "Fourier transforms": ("aten::_fft",),
+}
+# The same for the kernels of a GPU, in small letters; a convolution may be called a product too, so it comes first.
+KERNELS = {
+    "convolutions": ("fprop", "dgrad", "wgrad", "conv", "cudnn", "nchw", "nhwc"),
+    "factorisations": ("getrf", "getri", "getrs", "potrf", "trsm", "trsv", "syev", "laswp", "larf", "chol"),
+    "products": ("gemm", "gemv", "splitk", "cutlass"),
+    "Fourier transforms": ("fft",),
 }
 REST, WHOLE = "rest", "whole step"
 _SHORT = {"convolutions": "conv.", "factorisations": "factor.", "Fourier transforms": "Fourier", WHOLE: "step"}
@@ -55,7 +63,7 @@ class ProfileConfig(Config):
         return f"rounds-{self.size}-{self.layer}-batch{self.batch_size}-{self.digest[:10]}.json"
 
 
-def configure(spec: LayerSpec, size: str, batch_size: int, steps: int) -> ProfileConfig:
+def configure(spec: LayerSpec, size: str, batch_size: int, steps: int, device: str = "cpu") -> ProfileConfig:
     """The configuration of profiling ``spec`` here, with the threads that torch has now.
 
     Raises:
@@ -65,21 +73,24 @@ def configure(spec: LayerSpec, size: str, batch_size: int, steps: int) -> Profil
         if value < 1:
             raise LiprefError(f"{name}={value}: give a whole number, at least 1")
     return ProfileConfig(
-        layer=spec.label, layer_sha256=spec.source_sha256, size=size, device="cpu", batch_size=batch_size, steps=steps,
-        machine=machine("cpu"), cores=cores(), threads=torch.get_num_threads(), version=lipref.__version__,
-        code=fingerprint((*COST, "step_profile")), torch=str(torch.__version__),
+        layer=spec.label, layer_sha256=spec.source_sha256, size=size, device=torch.device(device).type,
+        batch_size=batch_size, steps=steps, machine=machine(device), cores=cores(), threads=torch.get_num_threads(),
+        version=lipref.__version__, code=fingerprint((*COST, "step_profile")), torch=str(torch.__version__),
     )  # fmt: skip
 
 
 def measure(
     specs: Sequence[LayerSpec], size: str, batch_size: int, steps: int = 3, rounds: int = 3, *, out: Path,
-    on_task: Callable[[int, int, str], None] = lambda *task: None,
+    device: str = "cpu", on_task: Callable[[int, int, str], None] = lambda *task: None,
 ) -> pd.DataFrame:  # fmt: skip
     """Milliseconds per step by kind of operation and as a whole: the median over rounds, the lowest and the highest.
 
     The layers take turns, `lipref.workloads.training` on 32x32 pictures; whole steps are also compared with the plain
     network's in the same round, where it is among the layers. Every round is kept in ``out`` as it is measured, and not
     measured again. Profiling itself slows what is made of many small operations.
+
+    On a GPU the step is that of `lipref.speed.usual`; the time is that of its kernels, and the rest has what is none of
+    these: other passes over memory, and the time in which no kernel runs.
 
     Args:
         specs: Which layers.
@@ -88,6 +99,7 @@ def measure(
         steps: Profiled in each round, after two that are not, or one that takes longer than `LONG`.
         rounds: Of all layers.
         out: Folder of the rounds.
+        device: As of torch.device.
         on_task: Called before each network of a round with how many are done, of how many, and its layer.
 
     Returns:
@@ -102,7 +114,8 @@ def measure(
     for number in range(rounds):
         for place, spec in enumerate(specs):
             on_task(number * len(specs) + place, rounds * len(specs), spec.label)
-            found = _round(spec, configure(spec, size, batch_size, steps), number, make_folder(Path(out)))
+            config = configure(spec, size, batch_size, steps, device)
+            found = _round(spec, config, number, make_folder(Path(out)), torch.device(device))
             lines += [{"round": number, "layer": spec.label, "kind": kind, "ms": ms} for kind, ms in found.items()]
     return table(pd.DataFrame(lines))
 
@@ -120,12 +133,12 @@ def table(lines: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()[list(COLUMNS)]
 
 
-def _round(spec: LayerSpec, config: ProfileConfig, number: int, folder: Path) -> dict[str, float]:
+def _round(spec: LayerSpec, config: ProfileConfig, number: int, folder: Path, device: torch.device) -> dict[str, float]:
     """Round ``number`` of one network, from its file, or measured and added to it."""
     path = folder / config.file
     kept = _read(path, config)
     if str(number) not in kept:
-        kept[str(number)] = _profiled(spec, config)
+        kept[str(number)] = _profiled(spec, config, device)
         write_json(path, {"digest": config.digest, "config": config.as_dict(), "rounds": kept})
     return kept[str(number)]
 
@@ -145,33 +158,53 @@ def _read(path: Path, config: ProfileConfig) -> dict[str, dict[str, float]]:
     return rounds
 
 
-def _profiled(spec: LayerSpec, config: ProfileConfig) -> dict[str, float]:
+def _profiled(spec: LayerSpec, config: ProfileConfig, device: torch.device) -> dict[str, float]:
     """Milliseconds per step of every kind, and of the whole."""
-    with torch.random.fork_rng(devices=[]):
+    on_cuda = device.type == "cuda"
+
+    def wait() -> None:
+        if on_cuda:
+            torch.cuda.synchronize(device)
+
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
         torch.manual_seed(0)
-        model = convnet(config.size, spec, CLASSES, CHANNELS, IMAGE_SIZE)
+        model = convnet(config.size, spec, CLASSES, CHANNELS, IMAGE_SIZE, device=device if on_cuda else None)
         images = torch.rand(config.batch_size, CHANNELS, IMAGE_SIZE, IMAGE_SIZE) - 0.5
-        step = workloads.training(model, images, torch.randint(CLASSES, (config.batch_size,)))
-        for _ in range(workloads.WARM_UP):
+        labels = torch.randint(CLASSES, (config.batch_size,))
+        step = workloads.training(model, images.to(device), labels.to(device), usual(device.type))
+        for number in range(workloads.MOST_WARM_UP):
             started = time.perf_counter()
             step()
-            if time.perf_counter() - started > LONG:
+            if time.perf_counter() - started > LONG or (number + 1 >= workloads.WARM_UP and step.steady):
                 break
-        with profile(activities=[ProfilerActivity.CPU]) as found:
+        wait()
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+        with profile(activities=activities) as found:
             started = time.perf_counter()
             for _ in range(config.steps):
                 step()
+            wait()
             whole = (time.perf_counter() - started) * 1e3 / config.steps
     sums = dict.fromkeys(KINDS, 0.0)
-    for event in found.key_averages():
-        if (kind := kind_of(event.key)) != REST:
-            sums[kind] += event.self_cpu_time_total / 1e3 / config.steps
+    for name, microseconds in _kernels(found) if on_cuda else _operations(found):
+        if (kind := kind_of(name, KERNELS if on_cuda else KINDS)) != REST:
+            sums[kind] += microseconds / 1e3 / config.steps
     return sums | {REST: whole - sum(sums.values()), WHOLE: whole}
 
 
-def kind_of(operation: str) -> str:
-    """The kind of an operation by its name, such as ``aten::mm``."""
-    return next((kind for kind, words in KINDS.items() if any(word in operation for word in words)), REST)
+def _operations(found: profile) -> Iterator[tuple[str, float]]:
+    return ((event.key, event.self_cpu_time_total) for event in found.key_averages())
+
+
+def _kernels(found: profile) -> Iterator[tuple[str, float]]:
+    for event in found.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            yield event.name.lower(), event.time_range.elapsed_us()
+
+
+def kind_of(operation: str, kinds: Mapping[str, tuple[str, ...]] = KINDS) -> str:
+    """The kind of an operation by its name, such as ``aten::mm``, or that of a kernel in small letters."""
+    return next((kind for kind, words in kinds.items() if any(word in operation for word in words)), REST)
 
 
 def people(found: pd.DataFrame) -> pd.DataFrame:
@@ -192,5 +225,5 @@ def write(found: pd.DataFrame, question: dict, out: Path) -> list[Path]:
     """``profile.csv``, and ``profile.json`` with what was asked and where it was measured."""
     folder = make_folder(Path(out))
     replace_file(folder / "profile.csv", found.to_csv(index=False, lineterminator="\n").encode())
-    write_json(folder / "profile.json", question | {"environment": environment("cpu")})
+    write_json(folder / "profile.json", question | {"environment": environment(question.get("device", "cpu"))})
     return [folder / "profile.csv", folder / "profile.json"]

@@ -17,7 +17,7 @@ from lipref.losses import offset_cross_entropy
 from lipref.settings import Settings
 from lipref.updates import sgd
 
-MOST_CAPTURES = 50  # of one run, for answers that did not hold
+MOST_CAPTURES = 8  # of one run, with more and more room, for answers that did not hold
 _CERTIFYING_MARGIN = math.sqrt(2) * 36 / 255
 
 
@@ -50,6 +50,11 @@ class Stepper:
         self._ask = any(isinstance(module, LipschitzConv2d) and module.asks for module in model.modules())
         self._recaptured = 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to capture, as far as the last step has shown."""
+        return not self._to_capture
+
     def ready(self, images: Tensor, labels: Tensor) -> None:
         """Compile and capture before the first whole batch, where ``settings.speed`` asks for it.
 
@@ -61,7 +66,7 @@ class Stepper:
         started = time.perf_counter()
         self._to_capture, self._captured = False, None
         failed: list[str] = []
-        for asking in (True, False) if self._ask else (False,):
+        for asking in (1 + self._recaptured, 0) if self._ask else (0,):
             try:
                 self._captured = CapturedPass(self.forward, images, labels, self._measured, asking)
                 break

@@ -1,6 +1,5 @@
 """One training run: resumable at any step, independent of the global random state, stopped by the first NaN."""
 
-import functools
 import hashlib
 import math
 import os
@@ -21,7 +20,7 @@ from lipref.stepping import Stepper
 from lipref.updates import Average
 
 __all__ = [
-    "BatchSource", "Outcome", "Progress", "Settings", "learning_rate_at", "momentum_at", "train", "training_step",
+    "BatchSource", "Outcome", "Progress", "RepeatedStep", "Settings", "learning_rate_at", "momentum_at", "train",
 ]  # fmt: skip
 
 
@@ -141,10 +140,11 @@ def train(
     )
 
 
-def training_step(
-    model: nn.Module, images: Tensor, labels: Tensor, settings: Settings
-) -> Callable[[], dict[str, Any] | None]:
+class RepeatedStep:
     """The step of `train`, over and over on one batch, for measuring what it costs.
+
+    A call does one step and returns None, or a dict (layer, what) where the loss is not finite. It sets the global
+    random state, as each step of a run does.
 
     Args:
         model: Put in training mode here; every call changes its weights.
@@ -152,16 +152,27 @@ def training_step(
         labels: (N,), int64.
         settings: The batch is the whole epoch of the schedule.
 
-    Returns:
-        A function that does one step and returns None, or a dict (layer, what) where the loss is not finite. It sets
-        the global random state, as each step of a run does.
-
     Raises:
         LiprefError: a model without trainable parameters.
     """
-    run = _Run(model, [(images, labels)], settings, "")
-    model.train()
-    return functools.partial(run.step, images, labels)
+
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, settings: Settings) -> None:
+        self._run = _Run(model, [(images, labels)], settings, "")
+        self._batch = images, labels
+        model.train()
+
+    def __call__(self) -> dict[str, Any] | None:
+        return self._run.step(*self._batch)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Of all calls so far, with those of captures."""
+        return self._run.forward.compile_seconds
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to capture, as far as the last call has shown."""
+        return self._run.stepper.settled
 
 
 class _Run:

@@ -13,9 +13,10 @@ from lipref.layers import LipschitzConv2d
 from lipref.nets import ConvNet
 from lipref.settings import Settings
 from lipref.speed import Speed
-from lipref.training import training_step
+from lipref.training import RepeatedStep
 
 WARM_UP = 2  # calls before the clock runs
+MOST_WARM_UP = 12
 LEAST_REPEATS = 3  # whatever they take
 
 
@@ -31,14 +32,21 @@ def training(model: ConvNet, images: Tensor, labels: Tensor, speed: Speed | None
         epochs=1, learning_rate=1e-3, weight_decay=1e-5, batch_size=len(labels), schedule="constant",
         speed=speed or Speed(),
     )  # fmt: skip
-    step = training_step(model, images, labels, settings)
+    return _Training(model, RepeatedStep(model, images, labels, settings))
 
-    def checked() -> None:
-        fault = step()
+
+class _Training:
+    """A step; ``steady`` where the last one neither compiled nor captured anything."""
+
+    def __init__(self, model: ConvNet, step: RepeatedStep) -> None:
+        self._model, self._step, self.steady = model, step, True
+
+    def __call__(self) -> None:
+        before = self._step.compile_seconds
+        fault = self._step()
         if fault:
-            raise LiprefError(f"{model.layer} on random pictures: {fault['what']}; mend the layer")
-
-    return checked
+            raise LiprefError(f"{self._model.layer} on random pictures: {fault['what']}; mend the layer")
+        self.steady = self._step.compile_seconds == before and self._step.settled
 
 
 def evaluation(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], None]:
@@ -81,7 +89,7 @@ def _layers(model: ConvNet) -> list[tuple[str, nn.Module, tuple[int, int]]]:
 def seconds(
     function: Callable[[], object], device: torch.device, repeats: int, max_seconds: float, least: int = LEAST_REPEATS
 ) -> list[float]:
-    """Time ``function``, each call on its own, after two that are not timed.
+    """Time ``function``, each call on its own, after two that are not timed, or more while they still capture.
 
     Returns:
         The seconds of every timed call: ``repeats`` of them, or fewer, but no less than ``least``, where
@@ -97,8 +105,10 @@ def seconds(
             torch.cuda.synchronize(device)
         return time.perf_counter() - started
 
-    for _ in range(WARM_UP):
+    for number in range(MOST_WARM_UP):
         once()
+        if number + 1 >= WARM_UP and getattr(function, "steady", True):
+            break
     times: list[float] = []
     while len(times) < repeats and (len(times) < least or sum(times) < max_seconds):
         times.append(once())

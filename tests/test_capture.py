@@ -148,7 +148,7 @@ class Asking(AOLConv2d):
         return super().effective_kernel() * (0.5 if small else 1.0)
 
 
-@pytest.mark.parametrize("most", [50, 0])
+@pytest.mark.parametrize("most", [8, 0])
 def test_a_pass_is_captured_anew_where_answers_change(stand_in, monkeypatch, most):
     """Weights grow in training: what was recorded for small ones is noticed not to hold, and done again."""
     monkeypatch.setattr(stepping, "MOST_CAPTURES", most)

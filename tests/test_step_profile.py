@@ -24,6 +24,20 @@ def test_operations_have_kinds(operation, kind):
     assert step_profile.kind_of(operation) == kind
 
 
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [("sm90_xmma_dgrad_implicit_gemm_f32f32_tf32f32_f32_nhwckrsc_nhwc_tilesize128", "convolutions"),
+     ("void cudnn::engines_precompiled::nchwtonhwckernel<float>", "convolutions"),
+     ("sm80_xmma_gemm_cf32cf32_f32f32_cf32_nn_n_tilesize64x64x8", "products"),
+     ("void cutlass::kernel2<cutlass_80_simt_sgemm_256x128_8x4_nn_align1>", "products"),
+     ("void getrf_pivot<getrf_params_<float, 256>", "factorisations"),
+     ("void kernel_trsm_l_mul32<float, 8>", "factorisations"), ("void regular_fft<32u, ept<8u>>", "Fourier transforms"),
+     ("exchange", "rest"), ("void at::native::elementwise_kernel<128, 2>", "rest")],
+)  # fmt: skip
+def test_kernels_have_kinds(kernel, kind):
+    assert step_profile.kind_of(kernel, step_profile.KERNELS) == kind
+
+
 def test_the_command_writes_what_it_found_and_goes_on_from_there(tmp_path, monkeypatch):
     arguments = ["profile", "--layers", "standard,bcop,cayley", "--size", "XS", "--batch-size", "2", "--steps", "1"]
     arguments += ["--out", str(tmp_path), "--rounds"]

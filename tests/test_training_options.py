@@ -447,12 +447,12 @@ def test_what_a_device_or_weights_cannot_do_is_refused():
 
 
 def test_every_step_is_done_by_the_options(monkeypatch):
-    """`training_step`, which is measured, does what a run does."""
+    """`RepeatedStep`, which is measured, does what a run does."""
     calls = []
     plain = forward.Forward.__call__
     monkeypatch.setattr(forward.Forward, "__call__", lambda self, images: calls.append(1) or plain(self, images))
     (images, labels), *_ = Synthetic().epoch(0)
     settings = dataclasses.replace(with_(precision="bf16"), epochs=1)
-    step = training.training_step(network(), images, labels, settings)
+    step = training.RepeatedStep(network(), images, labels, settings)
     assert step() is None
     assert calls == [1]

@@ -16,6 +16,7 @@ from lipref.benchmarks.records import read
 from lipref.benchmarks.slices import read_ours
 from lipref.benchmarks.timing import SECONDS
 from lipref.benchmarks.worker import OURS
+from lipref.speed import options_of
 
 COLUMNS = (
     "code", "layer", "size", "image_size", "batch_size", "device", "machine", "threads", "quantity", "unit", "median",
@@ -271,4 +272,5 @@ def setting(plan: BenchPlan) -> str:
     return (
         f"{', '.join(plan.sizes)} at {sides}, batches of {plan.batch_size} on {first.machine} ({where}), torch "
         f"{first.torch}. Rounds: {plan.rounds}; timed calls in all of them: up to {plan.repeats}."
+        + (f" Our training steps with {options_of({'speed': first.speed})}." if first.speed else "")
     )

@@ -82,7 +82,8 @@ def bench(
             image_sizes=plans.whole_numbers(chosen["image_sizes"], "--image-size"),
             quantities=plans.split_names(quantities, "--quantities"),
             batch_size=chosen["batch_size"], device=device, repeats=chosen["repeats"], rounds=chosen["rounds"],
-            out=out or RUNS / "bench", against=tuple(compared), speed=Speed() if plain else None, nothing_else=nothing_else,
+            out=out or RUNS / "bench", against=tuple(compared),
+            speed=Speed() if plain else None, nothing_else=nothing_else,
         )  # fmt: skip
         plan.check()
         done = _measure(plan, workers, seconds and max(seconds - (time.monotonic() - began), 1e-3), again)

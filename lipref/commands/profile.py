@@ -19,9 +19,10 @@ def profile(
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
     steps: Annotated[int, typer.Option(help="Profiled in each round.")] = 3,
     rounds: Annotated[int, typer.Option(help="Of all layers.")] = 3,
+    device: o.Device = "cpu",
     out: Annotated[Path | None, typer.Option(help="Folder of the table; default data/runs/profile.")] = None,
 ) -> None:
-    """Profile training steps on the CPU: milliseconds in convolutions, products, factorisations, transforms, the rest.
+    """Profile training steps: milliseconds in convolutions, products, factorisations, transforms, the rest.
 
     Random 32x32 pictures. The whole step is also compared with the plain network's in the same round, where it is among
     the layers. Let nothing else run; profiling slows what is made of many small operations. The same command goes on
@@ -29,10 +30,13 @@ def profile(
     """
     names = plans.check_layers(plans.layer_names(layers))
     plans.check_sizes((size,))
+    plans.check_device(device)
     question = {"layers": list(names), "size": size, "batch_size": batch_size, "steps": steps, "rounds": rounds}
+    question |= {} if device == "cpu" else {"device": device}
     specs, folder = [resolve(name) for name in names], RUNS / "profile" if out is None else out
     with display.Count(display.console(), "profiling") as shown:
-        table = step_profile.measure(specs, size, batch_size, steps, rounds, out=folder, on_task=shown.update)
+        table = step_profile.measure(specs, size, batch_size, steps, rounds, out=folder, device=device,
+                                     on_task=shown.update)  # fmt: skip
     paths = step_profile.write(table, question, folder)
     display.print_table(display.console(), step_profile.people(table))
     display.say(f"Written: {', '.join(map(str, paths))}")

@@ -21,9 +21,13 @@ class Answers:
     """Those of one pass, in their order; and while it is recorded, the tensors that say whether they still hold.
 
     Not of one thread: autograd's backward passes run in others.
+
+    Args:
+        room: How much more than those answers ask for is recorded, so that they hold for longer: at least 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 1) -> None:
+        self.room = room
         self.given: list[object] = []
         self.left: list[object] = []
         self.checks: list[Tensor] = []
@@ -72,9 +76,9 @@ def _as_current(answers: Answers) -> Iterator[None]:
         _current = before
 
 
-def recording() -> bool:
-    """Whether the answers are those of an earlier pass: then there should be some room for others."""
-    return _current is not None and _current.recording
+def recording() -> int:
+    """0 where the device is asked; while recording the room that there should be for other answers, at least 1."""
+    return _current.room if _current is not None and _current.recording else 0
 
 
 def decide(

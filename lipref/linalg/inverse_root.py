@@ -66,13 +66,13 @@ def inverse_root(s: Tensor, least: Tensor) -> Root | None:
         lambda answer: (
             (distance <= _roomy(answer[0])) & (relative <= 1 - distance)
             if answer[0]
-            else lowest >= answer[1] / ROOM
+            else lowest >= answer[1] / ROOM ** recording()
             if answer[1] <= MOST
             else None
         ),
     )
     if around:
-        around = _roomy(around) if recording() else around
+        around = _roomy(around)
         low, high, scale = 1 - around, 1 + around, mean.sqrt()
         interval = (low**0.5, high**0.5)
         with _arithmetic(interval) as tf32:
@@ -81,7 +81,7 @@ def inverse_root(s: Tensor, least: Tensor) -> Root | None:
         return _corrected(s, root) if tf32 else root
     if not lowest <= MOST:  # NaN too
         return None
-    lowest = lowest / ROOM if recording() else lowest
+    lowest = lowest / ROOM ** recording()
     low, scale = 1 / _upwards(1 / (SLACK * lowest)), (mean * top).sqrt()
     # Of X = S / top the polynomials are in F = I - 2 X, which is not small: TF32 would lose too much.
     share, constant = 1 / top, 1 - 2 / top
@@ -174,8 +174,8 @@ def _spectrum(found: list[float]) -> tuple[float, float]:
 
 
 def _roomy(around: float) -> float:
-    """A distance for other weights too."""
-    return min(ROOM * around, NEAR)
+    """A distance for other weights too, while that is recorded."""
+    return min(ROOM ** recording() * around, NEAR)
 
 
 def _upwards(number: float) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lipref.linalg import polar_eigen
-from lipref.linalg.asking import allows, decide, recording
+from lipref.linalg.asking import allows, decide, recording, require
 from lipref.linalg.device_inverse import inverse_on_device
 from lipref.linalg.sylvester import skew_sylvester
 
@@ -128,18 +128,21 @@ def _iterated(q: Tensor, gram: Tensor, pause: int = 1) -> Tensor:
                 [distance],
                 # Written so that a NaN ends it.
                 lambda found: 0 if not found[0] > enough else 1 if 1.5 * found[0] ** 2 <= enough else pause,
-                lambda answer, distance=distance: None if answer else 1.5 * distance.square() <= enough,
             )
             if not more:
-                # Where other weights will go the same way, one step more leaves them room.
-                return _one_step(q) if recording() else q
+                return _with_room(q, enough) if recording() else q
             look += more
         gram = q.mT @ q
     return q
 
 
-def _one_step(q: Tensor) -> Tensor:
-    return torch.add(q, torch.add(q, q @ (q.mT @ q), alpha=-1), alpha=0.5)
+def _with_room(q: Tensor, enough: float) -> Tensor:
+    """Some steps more, for other weights that will go the same way."""
+    for _ in range(recording()):
+        step = torch.add(q, q @ (q.mT @ q), alpha=-1).mul_(0.5)
+        q = q + step
+    require(torch.linalg.matrix_norm(step).amax() <= enough)
+    return q
 
 
 class _PolarFactor(torch.autograd.Function):

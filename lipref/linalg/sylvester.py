@@ -47,7 +47,7 @@ def _solved(h: Tensor, s: Tensor, iterations: int, every: int, allowed: float) -
     square = dot(residual, residual)
     enough = (allowed**2 * square).clamp_min(torch.finfo(h.dtype).tiny)
     last = 0
-    for number in range(1, iterations + (every if recording() else 0) + 1):
+    for number in range(1, iterations + every * recording() + 1):
         product = h @ direction
         product = product - product.mT
         length = square / dot(direction, product)
@@ -60,6 +60,6 @@ def _solved(h: Tensor, s: Tensor, iterations: int, every: int, allowed: float) -
         if number % every == 0 and decide([(square <= enough).all()], lambda found: bool(found[0])):
             if not recording():
                 return x
-            last = number + every  # room for other weights that will go the same way
+            last = number + every * recording()  # room for other weights that will go the same way
         direction = torch.addcmul(residual, square / before, direction)
     return None
