@@ -17,7 +17,8 @@ from lipref.losses import offset_cross_entropy
 from lipref.settings import Settings
 from lipref.updates import sgd
 
-MOST_CAPTURES = 8  # of one run, with more and more room, for answers that did not hold
+MOST_ROOM = 4  # for other answers than those that are captured: more from each capture to the next, up to this
+SHORT, MOST_SHORT = 20, 8  # steps that a capture should last for, and how often it may not
 _CERTIFYING_MARGIN = math.sqrt(2) * 36 / 255
 
 
@@ -48,7 +49,7 @@ class Stepper:
         self._captured: CapturedPass | None = None
         self._to_capture = settings.speed.cuda_graphs
         self._ask = any(isinstance(module, LipschitzConv2d) and module.asks for module in model.modules())
-        self._recaptured = 0
+        self._room, self._lasted, self._short = 1, 0, 0
 
     @property
     def settled(self) -> bool:
@@ -66,7 +67,7 @@ class Stepper:
         started = time.perf_counter()
         self._to_capture, self._captured = False, None
         failed: list[str] = []
-        for asking in (1 + self._recaptured, 0) if self._ask else (0,):
+        for asking in (self._room, 0) if self._ask else (0,):
             try:
                 self._captured = CapturedPass(self.forward, images, labels, self._measured, asking)
                 break
@@ -90,6 +91,7 @@ class Stepper:
         if self._captured is not None and images.shape == self._captured.shape:
             found = self._replay(images, labels)
             if found is not None:
+                self._lasted += 1
                 return found
             self._recapture()
         loss, numbers = self._measured(self.forward(images), labels)
@@ -120,9 +122,10 @@ class Stepper:
 
     def _recapture(self) -> None:
         """Capture anew before the next step; where that happens too often, without what asks the device."""
-        self._to_capture, self._captured = True, None
-        self._recaptured += 1
-        if self._ask and self._recaptured > MOST_CAPTURES:
+        self._short += self._lasted < SHORT
+        self._to_capture, self._captured, self._lasted = True, None, 0
+        self._room = min(self._room + 1, MOST_ROOM)
+        if self._ask and self._short > MOST_SHORT:
             self._ask = False
             self.forward.notices.append("operators change too fast for a CUDA graph: they are prepared outside of it")
 

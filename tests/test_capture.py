@@ -151,7 +151,7 @@ class Asking(AOLConv2d):
 @pytest.mark.parametrize("most", [8, 0])
 def test_a_pass_is_captured_anew_where_answers_change(stand_in, monkeypatch, most):
     """Weights grow in training: what was recorded for small ones is noticed not to hold, and done again."""
-    monkeypatch.setattr(stepping, "MOST_CAPTURES", most)
+    monkeypatch.setattr(stepping, "MOST_SHORT", most)
     monkeypatch.setattr(Asking, "seen", ())
     start = network(Asking)[1].weight.detach().norm()
     monkeypatch.setattr(Asking, "limit", 1.0005 * float(start))

@@ -46,8 +46,8 @@ def _solved(h: Tensor, s: Tensor, iterations: int, every: int, allowed: float) -
     x, residual, direction = torch.zeros_like(s), s.clone(), s.clone()
     square = dot(residual, residual)
     enough = (allowed**2 * square).clamp_min(torch.finfo(h.dtype).tiny)
-    last = 0
-    for number in range(1, iterations + every * recording() + 1):
+    last, most = 0, iterations + every * recording()
+    for number in range(1, most + 1):
         product = h @ direction
         product = product - product.mT
         length = square / dot(direction, product)
@@ -57,7 +57,8 @@ def _solved(h: Tensor, s: Tensor, iterations: int, every: int, allowed: float) -
         if number == last:
             require((square <= enough).all())
             return x
-        if number % every == 0 and decide([(square <= enough).all()], lambda found: bool(found[0])):
+        look = not last and number % every == 0 and number <= iterations
+        if look and decide([(square <= enough).all()], lambda found: bool(found[0])):
             if not recording():
                 return x
             last = number + every * recording()  # room for other weights that will go the same way
