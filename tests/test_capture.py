@@ -19,8 +19,9 @@ from lipref.layers import (
     SLLConv2d,
     SOCConv2d,
     StandardConv2d,
+    lot,
 )
-from lipref.linalg import asking
+from lipref.linalg import asking, newton, polar, sylvester
 from lipref.linalg.asking import allows
 from lipref.speed import Speed
 from lipref.training import train
@@ -56,6 +57,15 @@ def network(*classes):
     return nn.Sequential(nets.PadChannels(4), *layers, nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(256, 3))
 
 
+@pytest.fixture
+def device_ways(monkeypatch):
+    """BCOP and LOT prepare their operators as on a GPU, with the questions that they ask there."""
+    monkeypatch.setattr(polar, "_found", lambda a: (polar._found_on_device(a), None, None))
+    given = sylvester.MANY_ITERATIONS, sylvester.EVERY, sylvester.SMALLER_RESIDUAL
+    monkeypatch.setattr(polar, "skew_sylvester", lambda h, s: sylvester._solved(h, s, *given))
+    monkeypatch.setattr(lot, "whitened", lambda v, terms: newton._WhitenedByProducts.apply(v, terms, 1e-4))
+
+
 def with_(**speed):
     return dataclasses.replace(SETTINGS, speed=Speed(**speed))
 
@@ -85,6 +95,20 @@ def test_captured_training_is_the_usual_one(stand_in, cls):
     for one, other in zip(model.state_dict().values(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert not any({"forward", "_prepared", "_recorded"} & module.__dict__.keys() for module in model.modules())
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.03])
+@pytest.mark.parametrize("cls", [BCOPConv2d, LOTConv2d])
+def test_layers_that_ask_stay_in_the_graph(stand_in, device_ways, cls, rate):
+    """Their weights move, and with them the answers: captured anew, with more room, they still train as usual."""
+    settings = dataclasses.replace(SETTINGS, learning_rate=rate, epochs=5)
+    model, plain = network(cls), network(cls)
+    outcome = train(model, Synthetic(), dataclasses.replace(settings, speed=Speed(cuda_graphs=True)))
+    expected = train(plain, Synthetic(), settings)
+    assert outcome.notices == []
+    assert 1 <= Again.recorded <= 6  # of 15 whole batches
+    for line, other in zip(outcome.history, expected.history, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
 
 @pytest.mark.parametrize("speed", [{}, {"channels_last": True, "precision": "bf16"}])

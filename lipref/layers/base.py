@@ -204,6 +204,8 @@ class LipschitzConv2d(nn.Module):
                 name: value.to(device=first.device, dtype=_COMPLEX[first.dtype] if value.is_complex() else first.dtype)
                 for name, value in self.float64_twin().prepare(size).items()
             }
+            if first.is_cuda and first.dtype == torch.float32:
+                operator = {name: in_quick_layout(value) for name, value in operator.items()}
         self._kept = (size, operator, made_from)
         return operator
 
@@ -293,6 +295,13 @@ class Folded(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{type(self._bare).__name__}, size={self.size}"
+
+
+def in_quick_layout(value: Tensor) -> Tensor:
+    """Kernels with the channels innermost: on a GPU convolutions then need no copies and choose quicker ways."""
+    if value.dim() != 4 or value.is_complex() or value.shape[-1] == 1:
+        return value
+    return value.contiguous(memory_format=torch.channels_last)
 
 
 def _double(value: Tensor | None) -> Tensor | None:

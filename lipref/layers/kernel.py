@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lipref.layers.base import LipschitzConv2d, Operator, Size
+from lipref.layers.base import LipschitzConv2d, Operator, Size, in_quick_layout
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.rounding import RoundingBound, conv_rounding
@@ -44,4 +44,6 @@ class KernelConv2d(LipschitzConv2d):
             padding_mode=self.padding_mode, bias=bias is not None, device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
         folded.load_state_dict(operator)
+        if weight.is_cuda:
+            folded.weight.data = in_quick_layout(folded.weight.data)
         return folded.eval()
