@@ -68,6 +68,14 @@ def test_a_step_is_measured_once(tmp_path):
     assert line["environment"]["device"]["type"] == "cpu"
 
 
+@pytest.mark.parametrize("weights", [True, False])
+def test_without_its_weights_a_run_is_still_done(tmp_path, weights):
+    (record,) = contest(tmp_path, weights=weights).records()
+    assert bool(list(tmp_path.rglob("weights.safetensors"))) == weights
+    (again,) = contest(tmp_path, weights=weights).records(read_only=True)
+    assert again == record
+
+
 def test_the_measured_step_decides_the_epochs(tmp_path):
     (record,) = contest(tmp_path, step=0.1).records()  # four steps an epoch: 2.9 of them in 97 % of the time
     assert record["config"]["settings"]["epochs"] == 2

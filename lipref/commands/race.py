@@ -34,6 +34,8 @@ def race(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: cuda where there is one.")] = "auto",
     validation: Annotated[bool, typer.Option("--validation", help="Certify a tenth of the training images, for tuning; "
                                              "the test images are not looked at.")] = False,
+    weights: Annotated[bool, typer.Option(help="Keep the weights of a run once it is certified; without them some "
+                                          "100 kB of it are left to bring away.")] = True,
     seconds: o.Seconds = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default data/runs/race, or race-smoke.")] = None,
     data_root: o.Root = None,
@@ -67,6 +69,7 @@ def race(
     contest = racing.Race(
         entries=tuple(entries), minutes=_minutes(chosen["minutes"]),
         seeds=plans.whole_numbers(chosen["seeds"], "--seeds"), data=data, device=device, out=out, validation=validation,
+        weights=weights,
     )  # fmt: skip
     failures, ended, total = [], None, len(contest.runs())
     with display.Count(display.console(), "racing") as shown:

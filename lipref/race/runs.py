@@ -39,6 +39,7 @@ class Race:
     Attributes:
         minutes: The budgets: minutes of training steps, without compilation, certification and loading.
         validation: Certify a held-out tenth of the training images in place of the test images.
+        weights: Keep those of a run once it is certified; without them its record, some 100 kB, is all that it leaves.
     """
 
     entries: tuple[Entry, ...]
@@ -48,6 +49,7 @@ class Race:
     device: str
     out: Path
     validation: bool = False
+    weights: bool = True
 
     def runs(self) -> list[tuple[int, float, Entry]]:
         """Seed, minutes and recipe: the first seed of everything first, of it the short runs."""
@@ -100,11 +102,14 @@ class Race:
         config = configure(
             self.data, spec, entry.size, settings, device, validation=VALIDATION if self.validation else 0.0
         )
-        return execute(
-            config, self.data, spec, self.out / f"{minutes:g}min", device=device,
-            checkpoint_seconds=CHECKPOINT_SECONDS, on_progress=listen, read_only=read_only,
-            notes={"minutes": minutes, "step_seconds": step},
+        root = self.out / f"{minutes:g}min"
+        record = execute(
+            config, self.data, spec, root, device=device, checkpoint_seconds=CHECKPOINT_SECONDS, on_progress=listen,
+            read_only=read_only, notes={"minutes": minutes, "step_seconds": step},
         )  # fmt: skip
+        if not self.weights and not read_only:
+            (root / config.folder / "weights.safetensors").unlink(missing_ok=True)
+        return record
 
     def step_seconds(self, entry: Entry, read_only: bool = False) -> float:
         """Mean seconds of a training step with everything that belongs to it: reading images, augmenting, the step.
