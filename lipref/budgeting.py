@@ -16,6 +16,7 @@ from lipref.measurements import FOLDER, CostPlan
 from lipref.pace import Pace
 from lipref.plans import Plan
 from lipref.runs import NotDone, make_folder
+from lipref.speed import options_of
 
 
 def settle(
@@ -26,9 +27,10 @@ def settle(
 ) -> Plan:
     """The plan with every number of epochs that its measured budget is worth; any other plan as it is.
 
-    The training step of each layer at each size is timed on this machine, with the threads that a run will have, unless
-    its measurement lies in ``plan.out`` already. What comes out is written to ``budget.json`` there and holds from then
-    on: a command that is given again goes on with the same numbers of epochs, also where the machine is another.
+    The training step of each layer at each size is timed on this machine, with the threads and options (`Speed`) that a
+    run will have, unless its measurement lies in ``plan.out`` already. What comes out is written to ``budget.json``
+    there and holds from then on: a command that is given again goes on with the same numbers of epochs, also where the
+    machine is another.
 
     Args:
         plan: Of which the budget may be measured.
@@ -116,7 +118,7 @@ def _costs(plan: Plan, shape: Shape, tasks: list[tuple[str, str]]) -> CostPlan:
     left_out = {(size, layer) for size in plan.sizes for layer in plan.layers} - set(tasks)
     return CostPlan(
         sizes=plan.sizes, layers=plan.layers, shape=shape, batch_size=plan.settings.batch_size, out=plan.out,
-        device=plan.device, without=frozenset(left_out),
+        device=plan.device, speed=plan.settings.speed, without=frozenset(left_out),
     )  # fmt: skip
 
 
@@ -138,7 +140,7 @@ def _make(plan: Plan, shape: Shape, task: tuple[str, str], **answer) -> Pace:
     return Pace(
         budget=plan.budget, layer=spec.label, layer_sha256=spec.source_sha256, size=task[0],
         images=images_of(plan, shape), batch_size=plan.settings.batch_size, image_size=shape.image_size,
-        device=plan.device.split(":")[0], **answer,
+        device=plan.device.split(":")[0], speed=options_of({"speed": plan.settings.speed.as_dict()}), **answer,
     )  # fmt: skip
 
 

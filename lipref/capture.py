@@ -61,14 +61,12 @@ class CapturedPass:
     ) -> None:  # fmt: skip
         self.forward, self.measure = forward, measure
         layers = forward.sizes(images)
-        self._inside = [layer for layer in layers if layer.capturable and (asking or not layer.asks)]
+        self._inside = [layer for layer in layers if layer.is_capturable() and (asking or not layer.asks)]
         self._outside = {layer: size for layer, size in layers.items() if layer not in self._inside}
-        self._answers = Answers(asking)
+        self._answers = Answers(max(asking, 1))
         self.images, self.labels = images.clone(), labels.clone()
-        outer = {parameter for layer in self._outside for parameter in layer.parameters()}
-        trained = [parameter for parameter in forward.model.parameters() if parameter.requires_grad]
-        self._parameters = [parameter for parameter in trained if parameter not in outer]
-        self._outer = [parameter for parameter in trained if parameter in outer]
+        self._parameters = [parameter for parameter in forward.model.parameters() if parameter.requires_grad]
+        self._modules, self._tensors = list(forward.model.modules()), list(forward.model.parameters())
         buffers = [(buffer, buffer.clone()) for buffer in forward.model.buffers()]
         try:
             self._given = {
@@ -79,19 +77,36 @@ class CapturedPass:
             self._places = [value for value in places if value.requires_grad]
             self._graph = CudaGraph(self._noted_pass, self._recorded_pass)
         finally:
+            if images.is_cuda:
+                torch.cuda.synchronize(images.device)  # another stream may still use them
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.copy_(before)
+        # What a replay moves that does not count; where nothing was asked, every one counts.
+        self._moved = [buffer for buffer, _ in buffers] if self._answers.checks else []
+        self._before: list[Tensor] = []
+        self._state = self._state_of_now()
 
-    @property
-    def shape(self) -> torch.Size:
-        """Of the images."""
-        return self.images.shape
+    def fits(self, images: Tensor) -> bool:
+        """Whether the graph is of images like these, and of the model as the host has it now."""
+        return images.shape == self.images.shape and self._state == self._state_of_now()
+
+    def undo(self) -> None:
+        """Put the buffers back that the last replay has moved."""
+        with torch.no_grad():
+            for buffer, before in zip(self._moved, self._before, strict=True):
+                buffer.copy_(before)
+
+    def _state_of_now(self) -> list[object]:
+        """What a graph holds of the host: where the weights lie, which are trained, and the modules' modes."""
+        modes = [(module.training, module.__dict__.get("track_power_vectors")) for module in self._modules]
+        return [*((tensor.data_ptr(), tensor.requires_grad) for tensor in self._tensors), *modes]
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """The numbers of the batch, on the device; every trained parameter's ``grad`` is new.
 
-        One more number at the end is 1, or 0 where the answers do not hold any more: then nothing of it counts.
+        One more number at the end is 1, or 0 where the answers do not hold any more: then nothing of it counts, and
+        `undo` is to be called.
         """
         self.images.copy_(images)
         self.labels.copy_(labels)
@@ -102,11 +117,10 @@ class CapturedPass:
         if values:
             with torch.no_grad():
                 torch._foreach_copy_([value for given in self._given.values() for value in given.values()], values)
+        self._before = [buffer.clone() for buffer in self._moved]
         numbers, gradients = self._graph.replay()
         for parameter, gradient in zip(self._parameters, gradients, strict=False):
-            parameter.grad = gradient
-        for parameter in self._outer:
-            parameter.grad = None
+            parameter.grad = gradient  # what comes through the operators outside is added to it
         pairs = [
             (value, gradient)
             for value, gradient in zip(

@@ -157,13 +157,15 @@ class Forward:
         shape = images.shape[1:]
         if shape not in self._sizes_of:
             try:
-                self._sizes_of[shape] = self.sizes(images[:1])
-            except LiprefError:
+                self._sizes_of[shape] = self.sizes(images)
+            except Exception:  # such as of a layer that is used twice: layers are prepared one by one then
                 self._sizes_of[shape] = {}
         return self._sizes_of[shape]
 
     def sizes(self, images: Tensor) -> dict[LipschitzConv2d, tuple[int, int]]:
-        """The layers in the order of the pass, with the (H, W) of what each gets. None of them computes anything.
+        """The layers in the order of the pass, with the (H, W) of what each gets.
+
+        None of them computes anything; what other modules do to buffers and to the random state is undone.
 
         Raises:
             LiprefError: a layer that is used twice.
@@ -176,8 +178,16 @@ class Forward:
             found[layer] = (x.shape[-2], x.shape[-1])
             return x.new_zeros(x.shape[0], layer.out_channels, *x.shape[-2:])
 
-        with torch.no_grad(), _instead({layer: functools.partial(look, layer) for layer in self._layers}):
-            self.model(images)
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        devices = [images.device] if images.is_cuda else []
+        stand_ins = {layer: functools.partial(look, layer) for layer in self._layers}
+        try:
+            with torch.random.fork_rng(devices), torch.no_grad(), _instead(stand_ins):
+                self.model(images)
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
         return found
 
     def _own_passes(self) -> dict[nn.Module, Callable]:

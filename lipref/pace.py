@@ -25,6 +25,7 @@ class Pace:
         epochs: What the budget is worth.
         step_seconds: Median seconds of a training step.
         origin: Where the step time comes from.
+        speed: The options of the step, as `lipref.speed.options_of` writes them; part of what was asked for.
     """
 
     budget: str
@@ -38,12 +39,17 @@ class Pace:
     epochs: int
     step_seconds: float
     origin: str
+    speed: str = ""
 
     @property
     def question(self) -> tuple:
         """What two budgets have to share to be one."""
-        fields = asdict(self)
+        fields = self.as_dict()
         return tuple(value for name, value in fields.items() if name not in ("epochs", "step_seconds", "origin"))
+
+    def as_dict(self) -> dict:
+        """A line of the file; ``speed`` where it is given, so that a plain step is described as before it was there."""
+        return {name: value for name, value in asdict(self).items() if name != "speed" or value}
 
     def search_epochs(self) -> int:
         """The epochs of a search run: those of 2 h, but no more than the run's own."""
@@ -75,4 +81,4 @@ def read(folder: Path) -> list[Pace]:
 
 def write(folder: Path, paces: list[Pace]) -> None:
     """Write the file, in one piece."""
-    write_json(Path(folder) / FILE, {"format": FORMAT, "epochs": [asdict(pace) for pace in paces]})
+    write_json(Path(folder) / FILE, {"format": FORMAT, "epochs": [pace.as_dict() for pace in paces]})

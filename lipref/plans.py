@@ -27,7 +27,7 @@ from lipref.profiles import usual_batch
 from lipref.provenance import cores
 from lipref.random_search import RandomSearch
 from lipref.settings import Settings
-from lipref.speed import Speed, options_of
+from lipref.speed import Speed
 
 # Long ones first, so that no process is left with one at the end; a user's own, of unknown cost, before them.
 COSTLY_FIRST = ("lot", "bcop", "soc", "cayley", "sll", "cpl", "aol", "standard")
@@ -161,7 +161,7 @@ def draft(
         partial: leave out the networks for which the paper has no budget, in place of refusing them.
         jobs: processes; 0: one per core on the CPU, one elsewhere.
         out: the folder of the runs; None: one in ``data/runs``, named after the data set.
-        speed, ema: of all runs, also of a search's candidates.
+        speed, ema: of all runs, also of a search's candidates; None is without any, on every device.
 
     Raises:
         LiprefError: naming the value that does not fit.
@@ -174,9 +174,8 @@ def draft(
         learning_rate=0.1 if learning_rate is None else learning_rate,
         weight_decay=10**-4.5 if weight_decay is None else weight_decay, ema=ema, speed=speed or Speed(),
     )  # fmt: skip
-    if hours is not None and budgets.is_measured(hours) and options_of(settings.as_dict()):
-        given = options_of(settings.as_dict())
-        raise LiprefError(f"{given} with the budget {hours}: plain steps are timed; leave them out, or give --epochs")
+    if ema is not None and budgets.is_measured(hours):
+        raise LiprefError(f"ema={ema} with the budget {hours}: steps are timed without; leave it out, or give --epochs")
     sizes, names = check_sizes(sizes), check_layers(layers)
     for seed in seeds:
         replace(settings, seed=seed)

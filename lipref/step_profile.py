@@ -175,7 +175,8 @@ def _profiled(spec: LayerSpec, config: ProfileConfig, device: torch.device) -> d
         for number in range(workloads.MOST_WARM_UP):
             started = time.perf_counter()
             step()
-            if time.perf_counter() - started > LONG or (number + 1 >= workloads.WARM_UP and step.steady):
+            long = not on_cuda and time.perf_counter() - started > LONG
+            if long or (number + 1 >= workloads.WARM_UP and step.steady):
                 break
         wait()
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Mapping
@@ -61,21 +62,28 @@ class Stepper:
 
         What cannot be had is done as usual, with a line among the notices. The weights and buffers do not change.
         """
-        self.forward.ready(images, lambda logits: self._loss(logits, labels))
-        if not self._to_capture or self.forward.batch_size not in (None, len(images)):
+        self.forward.ready(images, lambda logits: _loss(self.settings, logits, labels))
+        whole = self.forward.batch_size in (None, len(images))
+        if whole and self._captured is not None and not self._captured.fits(images):
+            self._to_capture = True  # somebody has changed the model
+        if not self._to_capture or not whole:
             return
         started = time.perf_counter()
         self._to_capture, self._captured = False, None
         failed: list[str] = []
+        # Not by a method: the graph, which would have this object, is this object's, and would stay in memory.
+        measure = functools.partial(_measured, self.settings)
         for asking in (self._room, 0) if self._ask else (0,):
             try:
-                self._captured = CapturedPass(self.forward, images, labels, self._measured, asking)
+                self._captured = CapturedPass(self.forward, images, labels, measure, asking)
                 break
             except torch.linalg.LinAlgError:
                 self._to_capture = True  # how a factorisation reports a NaN: the step itself will tell of it
                 break
             except Exception as error:
                 self._ask = False
+                while error.__context__ is not None:  # the end of a capture that fails has an error of its own
+                    error = error.__context__
                 failed.append(reason(error))
         if failed:
             what = "some operators are prepared outside of the CUDA graph" if self._captured else "not captured"
@@ -88,13 +96,14 @@ class Stepper:
         Returns:
             The loss, and how many images had a margin above 0, and above ``sqrt(2) 36/255``.
         """
-        if self._captured is not None and images.shape == self._captured.shape:
+        if self._captured is not None and self._captured.fits(images):
             found = self._replay(images, labels)
             if found is not None:
                 self._lasted += 1
                 return found
+            self._captured.undo()
             self._recapture()
-        loss, numbers = self._measured(self.forward(images), labels)
+        loss, numbers = _measured(self.settings, self.forward(images), labels)
         found = numbers.tolist()  # one transfer per step, and the only wait for the device
         if math.isfinite(found[0]):
             self.optimizer.zero_grad()
@@ -105,7 +114,8 @@ class Stepper:
     def _replay(self, images: Tensor, labels: Tensor) -> list[float] | None:
         """`step` by the captured pass; None where what it was recorded with does not hold any more."""
         numbers = self._captured(images, labels)
-        if not self.optimizer.defaults.get("fused"):
+        # Not in the first step either: momenta that the device leaves alone there are made, but never written.
+        if not self.optimizer.defaults.get("fused") or not self.optimizer.state:
             *found, holds = numbers.tolist()
             if holds and math.isfinite(found[0]):
                 self.optimizer.step()
@@ -129,12 +139,20 @@ class Stepper:
             self._ask = False
             self.forward.notices.append("operators change too fast for a CUDA graph: they are prepared outside of it")
 
-    def _measured(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and the numbers of `step` as one tensor ``(3,)``."""
-        loss = self._loss(logits, labels)
-        lead = margins(logits.detach(), labels)
-        counts = [(lead > least).sum().to(loss) for least in (0, _CERTIFYING_MARGIN)]
-        return loss, torch.stack([loss.detach(), *counts])
+    def release(self) -> None:
+        """Give back the graph and its memory, gradients among it."""
+        if self._captured is not None:
+            self._captured = None
+            self.optimizer.zero_grad()
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return offset_cross_entropy(logits, labels, self.settings.offset, self.settings.temperature)
+
+def _measured(settings: Settings, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss, and the numbers of `Stepper.step` as one tensor ``(3,)``."""
+    loss = _loss(settings, logits, labels)
+    lead = margins(logits.detach(), labels)
+    counts = [(lead > least).sum().to(loss) for least in (0, _CERTIFYING_MARGIN)]
+    return loss, torch.stack([loss.detach(), *counts])
+
+
+def _loss(settings: Settings, logits: Tensor, labels: Tensor) -> Tensor:
+    return offset_cross_entropy(logits, labels, settings.offset, settings.temperature)

@@ -17,7 +17,7 @@ from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.paths import RESULTS, ROOT, RUNS
 from lipref.runs import make_folder, place, row
-from lipref.speed import options_of
+from lipref.speed import options_of, usual
 
 
 class Study:
@@ -36,7 +36,7 @@ class Study:
         sizes, layers, seeds: names or numbers separated by commas; ``all`` layers are the registered ones.
         budget: ``"20 epochs"``, the paper's ``"2h"``, ``"10h"``, ``"24h"``, or a time here, ``"5min measured"``.
         batch_size: 0 for the usual one, 64 on digits and 256 elsewhere.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"`` or ``"cuda"``, where training steps are those of `lipref.speed.usual`, as of the commands.
         records: a folder with ``records.json`` and ``costs.json`` as ``lipref reproduce`` writes it, or with the latter
             alone as ``lipref measure`` does; relative to here or to the repository.
         out: the folder for files of tables and figures; empty writes none.
@@ -180,7 +180,7 @@ class Study:
             and settings["seed"] in self.seeds
             and (settings["epochs"], settings["batch_size"]) == (self.epochs, self.batch_size)
             and settings["schedule"] == "onecycle"
-            and not options_of(settings)
+            and options_of(settings) == options_of({"speed": usual(self.device).as_dict()})  # those of `_train`
         )
 
     def _train(self, names: list[str]) -> list[dict]:
@@ -191,7 +191,8 @@ class Study:
         same = self.dataset == smoke["dataset"] and self.epochs == plans.parse_budget(smoke["budget"])[0]
         plan = plans.make_plan(
             dataset=self.dataset, sizes=self.sizes, layers=names, seeds=self.seeds, budget=self.budget,
-            batch_size=self.batch_size, device=self.device, search_epochs=smoke["search_epochs"] if same else None,
+            batch_size=self.batch_size, device=self.device, speed=usual(self.device),
+            search_epochs=smoke["search_epochs"] if same else None,
         )  # fmt: skip
         plan = budgeting.settle(plan, data.shape(self.dataset), say=self.say)
         make_folder(plan.out)
@@ -238,6 +239,7 @@ class Study:
             and config["device"] == self.device.split(":")[0]
             and config["size"] in self.sizes
             and (config["layer"] in self.labels and config["layer_sha256"] is None)
+            and (config.get("speed") or {}) == usual(self.device).as_dict()  # as `_measure`, and as runs are trained
         )
 
     def _measure(self) -> list[dict]:

@@ -126,6 +126,7 @@ def train(
             diverged = run.go(path, checkpoint_seconds, on_progress)
     finally:
         run.forward.close()
+        run.stepper.release()
     if not diverged:
         run.average.take_over()
     model.eval()

@@ -1,6 +1,8 @@
 """A captured training pass is the usual one: on the CPU with a stand-in that records by running again, and on CUDA."""
 
 import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
@@ -162,7 +164,7 @@ def test_what_cannot_be_captured_trains_as_usual_and_says_why(monkeypatch):
 class Asking(AOLConv2d):
     """Halves its kernel where the device says that the weights are small."""
 
-    asks = True
+    capturable = asks = True
     limit = 0.0
     seen = ()  # whether it was recorded, and the answer, of every pass
 
@@ -194,6 +196,8 @@ def test_a_pass_is_captured_anew_where_answers_change(stand_in, monkeypatch, mos
 
 def test_what_cannot_be_recorded_with_answers_is_prepared_outside(stand_in, monkeypatch):
     class Refuses(Asking):
+        capturable = True
+
         def effective_kernel(self):
             if asking.recording():
                 raise RuntimeError("not in a graph")
@@ -206,6 +210,95 @@ def test_what_cannot_be_recorded_with_answers_is_prepared_outside(stand_in, monk
     expected = train(plain, Synthetic(), SETTINGS)
     for line, other in zip(outcome.history, expected.history, strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+class ReadsItsBias(CayleyConv2d):
+    """Not capturable, and its input transformation reads a parameter that is in no operator."""
+
+    capturable = False
+
+    def transform(self, x, operator):
+        operator = {name: value for name, value in operator.items() if name != "bias"}
+        return super().transform(x, operator) + self.bias[:, None, None]
+
+
+class Restless(nn.Module):
+    """Counts its passes, and draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes += self.training
+        return x + 0 * torch.rand(())
+
+
+def test_parameters_that_a_graph_reads_by_itself_are_trained_too(stand_in):
+    model, plain = network(ReadsItsBias), network(ReadsItsBias)
+    outcome = train(model, Synthetic(), with_(cuda_graphs=True))
+    train(plain, Synthetic(), SETTINGS)
+    assert outcome.notices == []
+    for one, other in zip(model.state_dict().values(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_what_other_modules_do_is_done_once_a_step(stand_in):
+    model = nn.Sequential(Restless(), *network(BCOPConv2d))
+    train(model, Synthetic(), with_(cuda_graphs=True))
+    assert model[0].passes == 12
+
+
+def test_code_of_a_subclass_is_not_taken_for_what_its_parent_said():
+    class Own(AOLConv2d):
+        def effective_kernel(self):
+            return super().effective_kernel()
+
+    class Same(AOLConv2d):
+        EPSILON = 1e-5
+
+    assert [cls.is_capturable() for cls in (AOLConv2d, Same, Own, LipschitzConv2d)] == [True, True, False, False]
+
+
+def test_a_graph_is_made_anew_where_a_callback_changes_the_model(stand_in):
+    def freeze(progress):
+        model[1].weight.requires_grad_(progress.step < 6)
+
+    model = network(AOLConv2d)
+    kept = []
+    train(model, Synthetic(), with_(cuda_graphs=True),
+          on_progress=lambda progress: (freeze(progress), kept.append(model[1].weight.detach().clone())))  # fmt: skip
+    assert Again.recorded == 2
+    assert not torch.equal(kept[4], kept[5])
+
+
+def test_nothing_holds_the_graph_after_training(stand_in, monkeypatch):
+    class Holds(Again):
+        """As a graph does: it keeps tensors, not the function."""
+
+        def __init__(self, warm_up, body):
+            super().__init__(warm_up, body)
+            again = weakref.WeakMethod(body)
+            self.replay = lambda: again()()
+
+    monkeypatch.setattr(capture, "CudaGraph", Holds)
+    found = []
+    made = capture.CapturedPass.__init__
+
+    def note(self, *given):
+        found.append(weakref.ref(self))
+        made(self, *given)
+
+    gc.collect()
+    gc.disable()
+    try:
+        monkeypatch.setattr(capture.CapturedPass, "__init__", note)
+        model = network(AOLConv2d)
+        train(model, Synthetic(), with_(cuda_graphs=True))
+        assert [each() for each in found] == [None]
+    finally:
+        gc.enable()
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_a_loss_that_is_not_finite_ends_a_captured_run(stand_in):

@@ -253,3 +253,12 @@ def test_damaged_counts_are_refused(tmp_path, change, named):
     (tmp_path / records.COUNTS).write_text(change((records.COMMITTED / records.COUNTS).read_text()))
     with pytest.raises(LiprefError, match=named):
         counting.read_counts(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cayley", "lot", "aol", "soc"])
+def test_counting_leaves_no_trace_in_what_is_computed_later(name):
+    """Constants that are kept are real numbers, also where the first to ask for them was the count."""
+    layer = LAYERS[name](6, 6, 3).train()
+    for _ in range(2):
+        count_layer(lambda: LAYERS[name](6, 6, 3), batch=1, channels=6, side=12)
+        assert type(layer(torch.rand(1, 6, 12, 12))) is torch.Tensor

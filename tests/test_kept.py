@@ -39,6 +39,12 @@ def test_any_change_is_seen(place, value):
     assert bool(_distance(found) != 0)
 
 
+def test_imaginary_parts_and_large_integers_count():
+    for one, other in ((1 + 2j, 1 + 5j), (2**53, 2**53 + 1), (True, False)):
+        assert _distance([(torch.tensor(one), torch.tensor(one))]) == 0
+        assert _distance([(torch.tensor(one), torch.tensor(other))]) != 0
+
+
 def test_names_shapes_and_dtypes_count():
     one = {"weight": torch.ones(2)}
     assert same_values([(one, {"weight": torch.ones(2)})])

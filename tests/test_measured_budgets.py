@@ -1,5 +1,6 @@
 """Budgets: times in epochs, by the paper's table and by measured steps, fixed once."""
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from lipref import budgeting, budgets, data, pace, plans, published, sweeps
 from lipref.errors import LiprefError
 from lipref.paths import ROOT
+from lipref.speed import Speed, usual
 
 
 @given(st.integers(1, 10**6), st.integers(1, 1000), st.integers(1, 60_000), st.integers(1, 512))
@@ -116,6 +118,36 @@ def test_a_measured_budget_is_fixed_once(tmp_path, timings):
     longer = budgeting.settle(plan_of(tmp_path, budget="20s measured"), shape)
     assert longer.settings_of("digits", "XS", "aol").epochs == 50
     assert {each.epochs for each in pace.read(tmp_path)} == {5, 50}
+
+
+def test_the_step_that_is_timed_is_the_one_that_trains(tmp_path, timings, monkeypatch):
+    shape, timed = data.shape("digits"), []
+    answer = budgeting.measurements.run
+
+    def run(plan, on_task=None):
+        timed.append(plan.speed)
+        return answer(plan, on_task)
+
+    monkeypatch.setattr(budgeting.measurements, "run", run)
+    fast = Speed(channels_last=True, fused=True)
+    plain = budgeting.settle(plan_of(tmp_path), shape)
+    assert "speed" not in json.loads((tmp_path / pace.FILE).read_text())["epochs"][0]  # as before there were options
+    timings[1]["seconds"] = 0.25
+    quick = budgeting.settle(plan_of(tmp_path, speed=fast), shape)
+    assert timed == [Speed(), fast]  # never None, which would be the device's usual ones
+    assert [each.settings_of("digits", "XS", "aol").epochs for each in (plain, quick)] == [5, 10]
+    for plan in (plain, quick):  # both are kept, each found by its own options
+        assert budgeting.settle(plan_of(tmp_path, speed=plan.settings.speed), shape) == plan
+        assert budgeting.foresee(plan_of(tmp_path, speed=plan.settings.speed), shape) == (plan, {("XS", "aol")})
+    assert len(timed) == 2
+
+
+def test_a_measured_budget_takes_the_usual_options_of_cuda(tmp_path, timings, monkeypatch):
+    monkeypatch.setattr(plans, "check_device", lambda device: None)
+    plan = plan_of(tmp_path, device="cuda", speed=usual("cuda"))
+    settled = budgeting.settle(plan, data.shape("digits"))
+    assert settled.paces[0].speed == "channels_last=True, fused=True, cuda_graphs=True"
+    assert pace.read(tmp_path) == list(settled.paces)
 
 
 def test_only_what_is_missing_is_timed(tmp_path, timings):

@@ -4,6 +4,10 @@ import pytest
 from tiny_runs import TINY, cli
 
 from lipref import data, planning, plans, sweeps
+from lipref.commands import plan as plan_command
+from lipref.commands import reproduce as reproduce_command
+from lipref.commands import train as train_command
+from lipref.speed import Speed, usual
 
 PAPER = {"dataset": "cifar10", "sizes": ("XS", "L"), "layers": ("standard", "lot", "soc"), "budget": "24h",
          "batch_size": 256, "schedule": "paper", "search": "random", "partial": True}  # fmt: skip
@@ -47,6 +51,39 @@ def test_what_is_done_is_seen(tmp_path):
     sweeps.run_task(first, ("XS", "standard"), first.load(), lambda step: None)
     assert planning.table(plan, shape).done.tolist() == [1, 0]
     assert planning.table(plans.draft(**given, learning_rate=0.06), shape).done.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
+def test_the_runs_that_are_listed_are_those_that_are_done(monkeypatch, device):
+    """With the device's usual options in all commands, or `lipref plan` would find nothing done."""
+
+    class Asked(Exception):
+        pass
+
+    def ask(**given):
+        raise Asked(given)
+
+    monkeypatch.setattr(plans, "draft", ask)
+    monkeypatch.setattr(plans, "make_plan", ask)
+    monkeypatch.setattr(train_command, "make_plan", ask)
+    found = []
+    for command, others in ((plan_command.plan, {}), (reproduce_command.reproduce, {"figures": False}),
+                            (train_command.train, {})):  # fmt: skip
+        with pytest.raises(Asked) as caught:
+            command(device=device, **others)
+        found.append(caught.value.args[0])
+    assert [given["speed"] for given in found] == [usual(device)] * 3
+    listed, done, _ = found
+    assert {name: done[name] for name in listed} == listed
+
+
+def test_a_run_with_other_options_is_another(tmp_path):
+    given = {"dataset": "digits", "sizes": ("XS",), "layers": ("standard",), "budget": "1 epoch", "batch_size": 50,
+             "limit_train": 200, "limit_test": 50, "out": tmp_path, "jobs": 1, "learning_rate": 0.05}  # fmt: skip
+    done = plans.draft(**given, speed=Speed(channels_last=True))
+    sweeps.run_task(done, ("XS", "standard"), done.load(), lambda step: None)
+    assert planning.table(done, data.shape("digits")).done.tolist() == [1]
+    assert planning.table(plans.draft(**given), data.shape("digits")).done.tolist() == [0]
 
 
 def test_by_the_command_line(tmp_path):

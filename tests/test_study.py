@@ -5,10 +5,12 @@ import json
 import pytest
 from tiny_runs import EXAMPLE
 
-from lipref import measurements, study, sweeps
+from lipref import measurements, plans, study, sweeps
 from lipref.errors import LiprefError
+from lipref.items.timed import Timed
 from lipref.layers import LAYERS
 from lipref.paths import RESULTS
+from lipref.speed import usual
 from lipref.study import Study
 
 DIGITS = RESULTS / "digits-xs"
@@ -85,6 +87,51 @@ def test_times_are_compared_on_one_machine_only(asked):
     costs = Study(layers=f"all,{EXAMPLE}", say=lambda text: None).costs
     assert set(costs.layer) == {*LAYERS, "MyConv"}
     assert asked[0].layers == (*LAYERS, EXAMPLE)
+
+
+@pytest.fixture
+def cuda(monkeypatch, tmp_path):
+    """Committed results that may be made up, and a CUDA device on which nothing runs; writes them."""
+    monkeypatch.setattr(plans, "check_device", lambda device: None)
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    (tmp_path / "made-up").mkdir()
+
+    def write(speed):
+        for name in ("records", "costs"):
+            made = [r for r in json.loads((DIGITS / f"{name}.json").read_text()) if r["config"]["size"] == "XS"]
+            for record in made:
+                record["config"]["device"] = "cuda"
+                (record["config"]["settings"] if name == "records" else record["config"])["speed"] = speed
+            (tmp_path / "made-up" / f"{name}.json").write_text(json.dumps(made))
+        return str(tmp_path / "made-up")
+
+    return write
+
+
+def test_a_notebook_trains_on_cuda_with_the_usual_options(asked, cuda):
+    cuda({})  # plain ones are other runs, and other measurements
+    ours = Study(layers="aol", device="cuda", say=lambda text: None)
+    assert ours.run_records
+    assert ours.cost_records
+    assert asked[0].settings.speed == usual("cuda")
+    assert asked[1].speed in (None, usual("cuda"))
+    cuda(usual("cuda").as_dict())
+    ours = Study(layers="aol", device="cuda", say=lambda text: None)
+    assert ours.run_records[0]["config"]["settings"]["speed"] == usual("cuda").as_dict()
+    assert ours.cost_records[0]["config"]["speed"] == usual("cuda").as_dict()
+    assert len(asked) == 2
+    assert Study(layers="aol", say=lambda text: None).run_records  # on the CPU they are none
+    assert asked[2].settings.speed == usual("cpu")
+
+
+def test_the_steps_that_decide_the_epochs_are_those_that_train(asked, cuda):
+    plain = Timed("aol", device="cuda", costs=cuda({}), say=lambda text: None)
+    with pytest.raises(LiprefError, match="lacks a measurement"):
+        _ = plain.costs
+    ours = Timed("aol", device="cuda", costs=cuda(usual("cuda").as_dict()), say=lambda text: None)
+    assert ours.records
+    assert [plan.settings.speed for plan in asked] == [usual("cuda")]
+    assert asked[0].settings.epochs == ours.epochs["aol"]
 
 
 def test_a_damaged_file_of_records_is_refused(tmp_path):

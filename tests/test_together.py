@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lipref import forward
-from lipref.layers import LAYERS, frequency
+from lipref.layers import LAYERS
 from lipref.layers.bcop import BCOPConv2d
 from lipref.layers.together import prepared_together
 from lipref.linalg.projector_products import projector_products
@@ -15,27 +15,31 @@ ALIKE = ["bcop"]  # on a CPU
 SIZED = ["cayley", "lot"]  # on a GPU, where the images' size is known
 
 
-def test_which_layers_can(monkeypatch):
-    def found(size):
-        return [name for name, cls in LAYERS.items() if cls(2, 2, 3).likeness(size) is not None]
+def test_which_layers_can():
+    def found(size, device):
+        return [name for name, cls in LAYERS.items() if cls(2, 2, 3, device=device).likeness(size) is not None]
 
-    assert found(None) == found((8, 8)) == ALIKE
-    monkeypatch.setattr(frequency, "TOGETHER_ON_CPU", True)
-    assert found(None) == ALIKE
-    assert set(found((8, 8))) == {*ALIKE, *SIZED}
+    assert found(None, "cpu") == found((8, 8), "cpu") == ALIKE
+    assert found(None, "meta") == ALIKE
+    assert set(found((8, 8), "meta")) == {*ALIKE, *SIZED}
 
 
-def test_frequency_layers_of_other_sizes_or_kinds_are_not_alike(monkeypatch):
-    monkeypatch.setattr(frequency, "TOGETHER_ON_CPU", True)
+def test_frequency_layers_of_other_sizes_or_kinds_are_not_alike():
+    def likeness(cls, shape, size=None, **kwargs):
+        return cls(*shape, device="meta", **kwargs).likeness(size)
+
     for cls in (LAYERS[name] for name in SIZED):
-        keys = [cls(2, 2, 3).likeness(size) for size in ((8, 8), (8, 4), (4, 8))]
-        keys += [cls(2, 2, 3, padding_mode=mode).likeness((7, 7)) for mode in cls.padding_modes]
-        keys += [cls(2, 3, 3).likeness((8, 8)), cls(2, 2, 5).likeness((8, 8)), cls(2, 2, 3).double().likeness((8, 8))]
-        keys.append(cls(2, 2, 1).likeness((8, 8)))
+        keys = [likeness(cls, (2, 2, 3), size) for size in ((8, 8), (8, 4), (4, 8))]
+        keys += [likeness(cls, (2, 2, 3), (7, 7), padding_mode=mode) for mode in cls.padding_modes]
+        keys += [likeness(cls, shape, (8, 8)) for shape in ((2, 3, 3), (2, 2, 5), (2, 2, 1))]
+        keys.append(likeness(cls, (2, 2, 3), (8, 8), dtype=torch.float64))
+        assert None not in keys
         assert len(set(keys)) == len(keys)
-        assert cls(2, 2, 1).likeness((4, 4)) == cls(2, 2, 1).likeness() is not None
-        assert type("Own", (cls,), {})(2, 2, 3).likeness((8, 8)) is None
-    assert LAYERS["lot"](2, 2, 3, terms=5).likeness((8, 8)) != LAYERS["lot"](2, 2, 3).likeness((8, 8))
+        assert likeness(cls, (2, 2, 3), (8, 8)) == keys[0]
+        assert likeness(cls, (2, 2, 1), (4, 4)) == likeness(cls, (2, 2, 1)) is not None
+        assert likeness(type("Own", (cls,), {}), (2, 2, 3), (8, 8)) is None
+    lot = LAYERS["lot"]
+    assert likeness(lot, (2, 2, 3), (8, 8), terms=5) != likeness(lot, (2, 2, 3), (8, 8))
 
 
 def relative(a, b):
@@ -109,12 +113,13 @@ def test_training_prepares_them_in_one_call(name, speed, monkeypatch):
 
 @pytest.mark.parametrize("name", SIZED)
 def test_layers_whose_likeness_needs_a_size_take_part_where_it_is_given(name, monkeypatch):
-    monkeypatch.setattr(frequency, "TOGETHER_ON_CPU", True)
+    monkeypatch.setattr(LAYERS[name], "likeness", lambda layer, size=None: size)  # on a CPU there is none
     layers = [LAYERS[name](4, 4, 3) for _ in range(4)]
     sizes = dict(zip(layers, [(8, 8), (8, 8), (4, 4), (4, 4)], strict=True))
     with prepared_together(layers):
         assert not any("_prepared" in layer.__dict__ for layer in layers)
     with prepared_together(layers, sizes):
+        assert all("_prepared" in layer.__dict__ for layer in layers)
         for layer, size in sizes.items():
             assert layer.trained_operator(size)["symbol"].shape[0] == size[0] + 2 * layer.margin
             assert relative(layer.trained_operator(size)["symbol"], layer.prepare(size)["symbol"]) < 1e-5

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lipref.linalg import inverse_root, newton
+from lipref.linalg import newton
 from lipref.linalg.lyapunov import degree, lyapunov
 from lipref.linalg.minimax import ENOUGH, minimax, steps_to_inverse_root
 from lipref.linalg.newton import whitened, whitened_by_products
@@ -147,20 +147,6 @@ def test_three_tensors_are_kept():
     whole = v.numel() * v.element_size()
     assert kept_bytes(quick, v) < 3.1 * whole
     assert kept_bytes(lambda v: whitened_by_products(v, 10), v) > 20 * whole
-
-
-@pytest.mark.parametrize("kind", ["near", "farther", "far"])
-def test_with_a_correction_after_steps_of_little_precision(kind, monkeypatch):
-    """TF32 itself is the GPU's: here the steps are too few, as they are before that correction."""
-    monkeypatch.setattr(inverse_root, "TF32", True)
-    before = torch.backends.cuda.matmul.allow_tf32
-    precise = matrices(kind, (3, 24, 24), torch.complex128)
-    weights = torch.randn_like(precise)
-    value, gradient = value_and_gradient(lambda v: whitened(v, 10), precise, weights)
-    found, slope = value_and_gradient(quick, precise.to(torch.complex64), weights)
-    assert relative(found, value) < 1e-5
-    assert relative(slope, gradient) < 1e-4
-    assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
 @pytest.mark.parametrize("low", [1.0, 0.99, 0.7, 0.2, 0.05])

@@ -11,6 +11,7 @@ from lipref import data, display, planning, plans
 from lipref.checkpoint import replace_file
 from lipref.commands import options as o
 from lipref.commands import profiled
+from lipref.speed import usual
 
 
 def plan(
@@ -51,6 +52,7 @@ def plan(
             budget_from=budget_from, seeds=seeds, batch_size=batch_size, schedule=schedule, search=search,
             search_epochs=search_epochs, learning_rate=learning_rate, weight_decay=weight_decay, validation=validation,
             device=device, jobs=jobs, out=out, data_root=data_root, limit_train=limit_train, limit_test=limit_test,
+            speed=usual(device),
         )
     )  # fmt: skip
     if drafted.dataset.startswith("imagefolder:"):

@@ -28,7 +28,8 @@ LIGHT = frozenset(
     {
         "_conj", "_linalg_check_errors", "_local_scalar_dense", "_reshape_alias", "_to_copy", "_unsafe_view", "alias",
         "all", "amax", "amin", "any", "arange", "as_strided", "bincount", "cat", "clone", "constant_pad_nd", "copy_",
-        "detach", "diagonal", "empty", "empty_like", "expand", "eye", "fill_", "flip", "full", "index", "index_put_",
+        "detach", "diagonal", "empty", "empty_like", "expand", "eye", "fill_", "flip", "full", "index",
+        "index_copy_", "index_put_", "index_select",
         "lift_fresh", "linalg_vector_norm", "max", "mean", "min", "new_empty", "new_zeros", "nonzero", "ones",
         "ones_like", "permute", "polar", "randn", "resolve_conj", "scalar_tensor", "select", "slice", "split",
         "split_with_sizes", "squeeze", "squeeze_", "stack", "sum", "t", "transpose", "unbind", "unsqueeze", "view",

@@ -11,7 +11,8 @@ from lipref.data.augment import crop_flip, randaugment
 from lipref.data.images import ImageData, Split
 from lipref.errors import LiprefError
 
-TOGETHER = 32  # batches
+TOGETHER = 32  # batches at most
+BYTES = 2**28  # of them, in float32
 
 
 class Batches:
@@ -81,7 +82,9 @@ class Batches:
             offsets = torch.randint(2 * padding + 1, (count, 2), generator=draws, device="cpu").to(device)
             flips = torch.randint(2, (count,), generator=draws, device="cpu").bool().to(device)
         # On CUDA many batches are made in one call: launching its few kernels takes longer than their work.
-        together = TOGETHER if device.type == "cuda" and self.augmentation != "randaugment" else 1
+        together = 1
+        if device.type == "cuda" and self.augmentation != "randaugment":
+            together = max(1, min(TOGETHER, BYTES // (4 * self._images[: self.batch_size].numel())))
         for first in range(start, len(self), together):
             here = slice(first * self.batch_size, (first + together) * self.batch_size)
             images = self._images[order[here]]

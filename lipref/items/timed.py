@@ -15,6 +15,7 @@ from lipref.layers import resolve
 from lipref.paths import RESULTS, RUNS
 from lipref.plots import display_name
 from lipref.runs import make_folder, row
+from lipref.speed import usual
 from lipref.study import Study, read
 
 FOLDER = RESULTS / "time-budget"  # committed runs and the measurements that gave them their epochs
@@ -78,6 +79,8 @@ class Timed:
             wrong = measurements.misfit(
                 record, data.shape(self.study.dataset), self.study.batch_size, self.study.device
             )
+            # A step with other options than the runs will have says nothing of their epochs.
+            wrong = wrong or (config.get("speed") or {}) != usual(self.study.device).as_dict()
             if not wrong and config["size"] == self.size and config["layer"] in self.study.labels:
                 found[config["layer"]] = record
         same = {str(measurements.circumstances(record)) for record in found.values()}
@@ -133,8 +136,8 @@ class Timed:
         self.say(f"not in data/results: {display_name(label)} {self.size} with {budget}; training it in data/runs")
         plan = plans.make_plan(
             dataset=self.study.dataset, sizes=(self.size,), layers=(name,), seeds=(self.seed,), budget=budget,
-            batch_size=self.study.batch_size, device=self.study.device, jobs=1, **recipe,
-            out=self._folder or RUNS / plans.short_name(self.study.dataset),
+            batch_size=self.study.batch_size, device=self.study.device, speed=usual(self.study.device), jobs=1,
+            **recipe, out=self._folder or RUNS / plans.short_name(self.study.dataset),
         )  # fmt: skip
         make_folder(plan.out)
         ((_, result),) = sweeps.run(plan, lambda step: None)

@@ -18,6 +18,7 @@ from lipref.linalg.rounding import RoundingBound
 Operator = dict[str, Tensor]
 Size = tuple[int, int]
 
+_PREPARING = {"prepare", "effective_kernel", "raw_kernel", "constrain", "step"}
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
@@ -180,6 +181,16 @@ class LipschitzConv2d(nn.Module):
 
         Called by `prepare` itself, unless that is being recorded, and before each replay with ``replayed``.
         """
+
+    @classmethod
+    def is_capturable(cls) -> bool:
+        """Whether ``capturable`` was said of the code that prepares: a subclass with other code has to say it again."""
+        for each in cls.__mro__:
+            if "capturable" in vars(each):
+                return each.capturable
+            if _PREPARING & vars(each).keys():
+                return False
+        return False
 
     def with_bias(self, operator: Operator) -> Operator:
         """``operator`` and the bias, where the layer has one."""

@@ -15,8 +15,6 @@ from lipref.linalg.padding import conv2d_same
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_norm, conv_rounding, gamma, spread_bias
 from lipref.linalg.spectrum import apply_symbol, constrained_symbol
 
-TOGETHER_ON_CPU = False  # one call for layers that are alike: each symbol's matrices are a batch of their own there
-
 
 class FrequencyConv2d(LipschitzConv2d):
     """The symbol of a raw kernel, constrained matrix by matrix, and multiplication by it in the frequency domain.
@@ -52,7 +50,7 @@ class FrequencyConv2d(LipschitzConv2d):
     def _shape_and_place(self, size: Size | None) -> Hashable | None:
         """`likeness` of methods whose `raw_kernels` and `constrain` know the layer by nothing but its shape."""
         parameter = next(self.parameters())
-        if parameter.device.type == "cpu" and not TOGETHER_ON_CPU:
+        if parameter.device.type == "cpu":  # each symbol's matrices are a batch of their own there
             return None
         torus = None
         if self.kernel_size > 1:

@@ -33,11 +33,13 @@ def same_values(pairs: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor]
 @torch.no_grad()
 def _distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """A number that is 0 where all pairs are equal, and anything else, NaN among it, where not."""
-    real = [pair for pair in pairs if pair[0].is_floating_point()]
-    whole = [(a.flatten().double(), b.flatten().double()) for a, b in pairs if not a.is_floating_point()]
-    if whole:
-        real.append(tuple(torch.cat(side) for side in zip(*whole, strict=True)))
-    sizes = []
+    real = [
+        tuple(torch.view_as_real(each) for each in pair) if pair[0].is_complex() else pair
+        for pair in pairs
+        if pair[0].is_floating_point() or pair[0].is_complex()
+    ]
+    others = [pair for pair in pairs if not (pair[0].is_floating_point() or pair[0].is_complex())]
+    sizes = [(a != b).any().double() for a, b in others]
     for number in range(0, len(real), TOGETHER):
         differences = torch._foreach_sub(*map(list, zip(*real[number : number + TOGETHER], strict=True)))
         sizes += torch._foreach_norm(differences, 1)  # squares might underflow

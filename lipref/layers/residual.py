@@ -47,8 +47,9 @@ class ResidualConv2d(LipschitzConv2d):
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         hidden = torch.relu(conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode))
-        # The sign is the kernel's, which is smaller than the images; the numbers are the same to the last bit.
-        return x + conv2d_same(hidden, -operator["adjoint"], None, self.padding_mode)
+        if x.is_cuda:  # the sign is the kernel's, which is smaller than the images: one pass less backward
+            return x + conv2d_same(hidden, -operator["adjoint"], None, self.padding_mode)
+        return x - conv2d_same(hidden, operator["adjoint"], None, self.padding_mode)
 
     def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         # The exact map is that of the stored K and step; the rounding of their product is one more error per entry.

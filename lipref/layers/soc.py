@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -13,6 +12,7 @@ from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.linalg import exponential
+from lipref.linalg.constants import kept
 from lipref.linalg.convolution_polynomial import convolution_polynomial
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import adjoint_kernel
@@ -182,8 +182,9 @@ class SOCConv2d(LipschitzConv2d):
         ]
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
-        if self.out_channels > self.in_channels:
-            x = F.pad(x, (0, 0, 0, 0, 0, self.out_channels - self.in_channels))
+        more = max(0, self.out_channels - self.in_channels)
+        if more or not x.is_cuda:  # a copy where nothing is added: on a GPU a pass over memory that counts
+            x = F.pad(x, (0, 0, 0, 0, 0, more))
         y = convolution_polynomial(x, operator["weight"], operator["ratios"], self.padding_mode, self.recompute)
         y = y[:, : self.out_channels]
         if "bias" not in operator:
@@ -220,7 +221,6 @@ class SOCConv2d(LipschitzConv2d):
         )
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _ratios_of_exponential(terms: int, dtype: torch.dtype, device: str) -> Tensor:
-    with torch.inference_mode(False):
-        return 1 / torch.arange(1, terms + 1, dtype=dtype, device=device)
+    return 1 / torch.arange(1, terms + 1, dtype=dtype, device=device)

@@ -1,37 +1,28 @@
 """Inverses of many small matrices by elimination without pivoting, in products of matrices."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 LEAF = 8  # a side up to which one column after the other is eliminated, of all matrices at once
 
 
-def inverse_by_elimination(
-    matrix: Tensor, leaf: int = LEAF, invert_leaf: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
+def inverse_by_elimination(matrix: Tensor) -> Tensor:
     """Inverse of ``matrix`` ``(..., m, m)`` whose Hermitian part is positive definite, as that of ``I + A``, A skew.
 
     Of such matrices every block on the diagonal, and every Schur complement, has a positive definite Hermitian part
     too: no pivot is needed, and the entries grow by no more than the condition allows (George, Ikramov and Kucherov,
     "On the growth factor in Gaussian elimination for generalized Higham matrices", 2002). Blocks are halved: all but
-    a few operations lie in batched products. ``invert_leaf`` inverts blocks ``(n, side, side)`` of a side up to
-    ``leaf``; None: one column after the other.
+    a few operations lie in batched products.
     """
     if matrix.dim() != 3:
-        flat = matrix.reshape(-1, *matrix.shape[-2:])
-        return inverse_by_elimination(flat, leaf, invert_leaf).view(matrix.shape)
-    if matrix.shape[-1] <= leaf:
-        return _by_columns(matrix) if invert_leaf is None else invert_leaf(matrix)
+        return inverse_by_elimination(matrix.reshape(-1, *matrix.shape[-2:])).view(matrix.shape)
+    if matrix.shape[-1] <= LEAF:
+        return _by_columns(matrix)
     half = matrix.shape[-1] // 2
     left, right = matrix[:, half:, :half], matrix[:, :half, half:]
-    first = inverse_by_elimination(matrix[:, :half, :half], leaf, invert_leaf)
+    first = inverse_by_elimination(matrix[:, :half, :half])
     over = first @ right
-    corner = torch.baddbmm(matrix[:, half:, half:], left, over, alpha=-1)
-    rest = inverse_by_elimination(corner, leaf, invert_leaf)
+    rest = inverse_by_elimination(torch.baddbmm(matrix[:, half:, half:], left, over, alpha=-1))
     under = left @ first
     inverse = torch.empty_like(matrix)
     corner = torch.bmm(over, rest)

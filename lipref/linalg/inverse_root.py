@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lipref.linalg.asking import decide, places, recording
-from lipref.linalg.lyapunov import TOLERANCE, lyapunov
-from lipref.linalg.minimax import ENOUGH, Step, steps_to_inverse_root
-
-TF32 = False  # near a multiple of I the steps, and all solutions, in TF32 where the device has it, then corrected
-ENOUGH_IN_TF32 = 3e-4  # of such steps, whose error the correction squares
-SOLVED_IN_TF32 = 1e-3  # relative error of what corrects
+from lipref.linalg.constants import kept
+from lipref.linalg.lyapunov import lyapunov
+from lipref.linalg.minimax import Step, steps_to_inverse_root
 
 NEAR = 2**-0.25  # distance from a multiple of I, relative to it, up to which that is what is known of the spectrum
-NEAR_FOR_TF32 = 0.5
 LEAST = 0.003  # eigenvalue, relative to the largest, down to which the steps reach
 MOST = 0.2  # above that they are not worth a look
 POWER = 12  # of the test for small eigenvalues
@@ -74,16 +67,14 @@ def inverse_root(s: Tensor, least: Tensor) -> Root | None:
     if around:
         around = _roomy(around)
         low, high, scale = 1 - around, 1 + around, mean.sqrt()
-        interval = (low**0.5, high**0.5)
-        with _arithmetic(interval) as tf32:
-            z = _by_steps(e, square, steps_to_inverse_root(low, high, 1.0, ENOUGH_IN_TF32 if tf32 else ENOUGH))
-        root = Root(z / scale, scale, interval, torch.empty(0, dtype=torch.int64, device=s.device))
-        return _corrected(s, root) if tf32 else root
+        z = _by_steps(e, square, steps_to_inverse_root(low, high, 1.0))
+        missed = torch.empty(0, dtype=torch.int64, device=s.device)
+        return Root(z / scale, scale, (low**0.5, high**0.5), missed)
     if not lowest <= MOST:  # NaN too
         return None
     lowest = lowest / ROOM ** recording()
     low, scale = 1 / _upwards(1 / (SLACK * lowest)), (mean * top).sqrt()
-    # Of X = S / top the polynomials are in F = I - 2 X, which is not small: TF32 would lose too much.
+    # Of X = S / top the polynomials are in F = I - 2 X.
     share, constant = 1 / top, 1 - 2 / top
     square = (4 * share.square()) * square
     square.add_((4 * share * constant) * e).diagonal(dim1=-2, dim2=-1).add_(constant.square()[..., 0])
@@ -135,35 +126,14 @@ def _below(z: Tensor, floor: Tensor) -> Tensor:
     return ~(torch.linalg.vector_norm(y, dim=(-2, -1)).square() <= PASSED * PROBES)
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _probes(side: int, device: str, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.randn(side, PROBES, generator=torch.Generator().manual_seed(side)).to(device, dtype)
-
-
-def _corrected(s: Tensor, root: Root) -> Root:
-    """Newton's step from Z near S^(-1/2): ``Z + D`` with ``R D + D R = I - Z S Z`` and R near S^(1/2).
-
-    Another coupled step would not do: of what does not commute with S it makes more where eigenvalues differ by 9.
-    """
-    r = s @ root.inverse
-    rest = torch.baddbmm(torch.eye(s.shape[-1], dtype=s.dtype, device=s.device), r.mH, root.inverse, alpha=-1)
-    rest = 0.5 * (rest + rest.mH)
-    with _arithmetic(root.interval):
-        change = lyapunov(rest, r, root.inverse, root.scale, root.interval, SOLVED_IN_TF32)
-    return root._replace(inverse=root.inverse + change)
+    return torch.randn(side, PROBES, generator=torch.Generator().manual_seed(side)).to(device, dtype)
 
 
 def root_gradient(c: Tensor, r: Tensor, root: Root) -> Tensor:
     """X with ``R X + X R = C``, C Hermitian, for R = S^(1/2): the derivative of R is its own adjoint."""
-    with _arithmetic(root.interval) as tf32:
-        x = lyapunov(c, r, root.inverse, root.scale, root.interval, SOLVED_IN_TF32 if tf32 else TOLERANCE)
-    if not tf32:
-        return x
-    product = r @ x
-    rest = c - product - product.mH
-    with _arithmetic(root.interval):
-        return x + lyapunov(rest, r, root.inverse, root.scale, root.interval, SOLVED_IN_TF32)
+    return lyapunov(c, r, root.inverse, root.scale, root.interval)
 
 
 def _spectrum(found: list[float]) -> tuple[float, float]:
@@ -181,17 +151,3 @@ def _roomy(around: float) -> float:
 def _upwards(number: float) -> float:
     """To a power of 2^(1/4), so that few polynomials are ever asked for; `NEAR` is one."""
     return 2 ** (math.ceil(4 * math.log2(number) - 1e-9) / 4)
-
-
-@contextlib.contextmanager
-def _arithmetic(interval: tuple[float, float]) -> Iterator[bool]:
-    """Products in TF32 if that is wanted and loses little for this spectrum; whether it is so."""
-    if not TF32 or interval[0] ** 2 < 1 - NEAR_FOR_TF32:
-        yield False
-        return
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        yield True
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

@@ -7,17 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-TOLERANCE = 1e-5  # of the result, relative
+TOLERANCE = 1e-5  # of the result, relative, in the Frobenius norm
 
 
-def lyapunov(
-    c: Tensor,
-    r: Tensor,
-    inverse: Tensor,
-    scale: Tensor,
-    interval: tuple[float, float],
-    tolerance: float = TOLERANCE,
-) -> Tensor:
+def lyapunov(c: Tensor, r: Tensor, inverse: Tensor, scale: Tensor, interval: tuple[float, float]) -> Tensor:
     """X, Hermitian, with ``R X + X R = C`` for Hermitian ``c`` and positive definite ``r``, both ``(n, m, m)``.
 
     With u the quotient of R's eigenvalues and their middle, ``H = (R / s + s R^-1) / 2`` has the eigenvalues ``(u +
@@ -33,27 +26,26 @@ def lyapunov(
         inverse: R^-1, known.
         scale: ``(n, 1, 1)``.
         interval: R's eigenvalues lie between ``scale`` times these two numbers.
-        tolerance: of the result, relative, in the Frobenius norm.
 
     Counted in products: the steps of `degree` less 1, and 2 more where H is used.
     """
     low, high = interval
-    near = degree(low, high, tolerance)
+    near = degree(low, high)
     ratio = (high / low) ** 0.5
     largest = 0.5 * (ratio + 1 / ratio)
-    if near <= degree(1.0, largest, tolerance) + 2:
+    if near <= degree(1.0, largest) + 2:
         return _chebyshev(r / scale, c / scale, low, high, near)
     middle = scale * (low * high) ** 0.5
     h = (0.5 / middle) * r + (0.5 * middle) * inverse
     right = (0.5 / middle) * c + (0.5 * middle) * (inverse @ c @ inverse)
-    return _chebyshev(h, right, 1.0, largest, degree(1.0, largest, tolerance))
+    return _chebyshev(h, right, 1.0, largest, degree(1.0, largest))
 
 
-def degree(low: float, high: float, tolerance: float = TOLERANCE) -> int:
+def degree(low: float, high: float) -> int:
     """Of the Chebyshev polynomial that is enough for numbers in ``[low, high]``."""
     if high <= low:
         return 1
-    return max(1, math.ceil(math.acosh(1 / tolerance) / math.acosh((high + low) / (high - low))))
+    return max(1, math.ceil(math.acosh(1 / TOLERANCE) / math.acosh((high + low) / (high - low))))
 
 
 def _chebyshev(h: Tensor, right: Tensor, low: float, high: float, count: int) -> Tensor:

@@ -66,17 +66,17 @@ def _extremes(errors: torch.Tensor, count: int) -> torch.Tensor | None:
 
 
 @functools.lru_cache(maxsize=256)
-def steps_to_inverse_root(low: float, high: float, half: float, enough: float = ENOUGH) -> tuple[Step, ...]:
+def steps_to_inverse_root(low: float, high: float, half: float) -> tuple[Step, ...]:
     """Polynomials T1, T2, ... that one after the other take x in ``[low, high]`` to ``x T1^2 T2^2 ... = 1``.
 
     Of degree 4, which is two products of matrices, and the last one of degree 1, 2 or 4: the lowest that is enough. The
-    product of all is ``1 / sqrt(x)`` times a number in ``[1 - 2 enough, 1]``. The first has this ``half``.
+    product of all is ``1 / sqrt(x)`` times a number in ``[1 - 2 ENOUGH, 1]``. The first has this ``half``.
     """
     steps: list[Step] = []
     while True:
         for degree in (1, 2, 4):
             step, error = minimax(low, high, degree, half)
-            if error <= enough:
+            if error <= ENOUGH:
                 # Never above 1: what is whitened keeps a norm of at most 1.
                 return (*steps, step._replace(coefficients=tuple(c * (1 - error) for c in step.coefficients)))
         steps.append(step)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lipref.linalg.constants import kept
 from lipref.linalg.gram import input_gram
 
 # 0, infinity, 1, A, 1/A. This A keeps the rounding of the interpolation smallest.
@@ -218,11 +219,9 @@ def _like(matrix: np.ndarray, tensor: Tensor) -> Tensor:
     return _constant(matrix.tobytes(), matrix.shape, str(tensor.device), tensor.dtype)
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _constant(values: bytes, shape: tuple[int, ...], device: str, dtype: torch.dtype) -> Tensor:
-    """Kept on its device: a copy from the host at every call would be waited for."""
-    with torch.inference_mode(False):
-        return torch.frombuffer(bytearray(values), dtype=torch.float64).view(shape).to(device, dtype)
+    return torch.from_numpy(np.frombuffer(values).reshape(shape).copy()).to(device, dtype)
 
 
 def _values(weight: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lipref.linalg.constants import kept
+
 
 def _phases(frequencies: Tensor, size: int, k: int) -> Tensor:
     """``exp(2 pi i f (d - (k-1)/2) / size)`` for all frequencies f and taps d: ``(F, k)``."""
@@ -105,13 +107,11 @@ class _Constants(NamedTuple):
     waves: Tensor
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _constants(height: int, width: int, k: int, device: str, dtype: torch.dtype) -> _Constants:
-    """On the device, so that no call copies them there and waits; nobody writes to them."""
     places = _places(height, width)
     complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
-    # Autograd cannot use what was made in inference mode.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad():
         real_waves = _waves(places.alone, (height, width), k).real.to(dtype)
         waves = _waves(places.pairs, (height, width), k).to(complex_dtype)
         indices = (torch.tensor(each, dtype=torch.int64) for each in (places.alone, places.pairs, places.mirrored))
@@ -181,12 +181,15 @@ class _AppliedSymbol(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # no zeros for the gradient of what has none
         ctx.save_for_backward(inputs[1], output[1])
         ctx.size = inputs[0].shape[-2:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx, grad: Tensor | None, _: None) -> tuple[Tensor | None, Tensor | None]:
+        if grad is None:
+            return None, None
         (symbol, spectrum), (height, width) = ctx.saved_tensors, ctx.size
         grad = _matrices(grad)
         of_x = _images(symbol.mH @ grad, ctx.size) if ctx.needs_input_grad[0] else None

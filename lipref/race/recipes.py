@@ -8,7 +8,7 @@ of the training images in place of the test images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from lipref.errors import LiprefError
 from lipref.names import short_name
@@ -38,7 +38,7 @@ class Entry:
     weight_decay: float | None = None
     schedule: str = "onecycle"
     ema: float | None = None
-    speed: Speed = field(default_factory=Speed)
+    speed: Speed = _PRECISE
 
     def settings(self, dataset: str, device: str, epochs: int, seed: int) -> Settings:
         """The hyperparameters of one run.
