@@ -8,6 +8,7 @@ replay by the usual code, and their gradients go back through it after.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -32,8 +33,13 @@ class CudaGraph:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._outputs = body()
+        try:
+            with torch.cuda.graph(self._graph):
+                self._outputs = body()
+        except Exception:
+            with contextlib.suppress(Exception), torch.cuda.graph(torch.cuda.CUDAGraph()):
+                torch.zeros(1, device="cuda")  # a capture that succeeds: a failed one may leave the random state in one
+            raise
 
     def replay(self) -> object:
         """The tensors that ``body`` returned, with their values of now."""

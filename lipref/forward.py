@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +51,15 @@ class Forward:
         for parameter in model.parameters():
             speed.check_device(parameter.device.type)
         self._layers = [module for module in model.modules() if type(module).forward is LipschitzConv2d.forward]
+        self._own_code = _own_code(model)
         self._passes = self._own_passes()
         self._sizes_of: dict[torch.Size, dict[LipschitzConv2d, tuple[int, int]]] = {}
         self._given: Mapping[LipschitzConv2d, Mapping[str, Tensor]] = {}
         self._given_layouts: list[tuple[Tensor, tuple[int, ...]]] = []
         if speed.channels_last:
-            self._given_layouts = [(weight, weight.stride()) for weight in model.parameters() if weight.dim() == 4]
+            theirs = {weight for module in self._own_code for weight in module.parameters()}
+            ours = [weight for weight in model.parameters() if weight.dim() == 4 and weight not in theirs]
+            self._given_layouts = [(weight, weight.stride()) for weight in ours]
             for weight, _ in self._given_layouts:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         self._wanted = speed.compile
@@ -131,7 +135,10 @@ class Forward:
         for layer, size in self._calls.items():
             if any(value.is_complex() for value in layer.prepare(size).values()):
                 raise LiprefError(f"{type(layer).__name__} works with complex numbers, for which no code is generated")
-        self._use = self._passes | {layer: functools.partial(_use, layer, self.speed) for layer in self._calls}
+        self._use = self._passes | {
+            layer: functools.partial(_use, layer, _speed_for(layer, self.speed, self._own_code))
+            for layer in self._calls
+        }
         torch.compiler.reset()  # what earlier runs of this process left counts against a limit
         self._compiled = torch.compile(self.model, dynamic=False, backend=BACKEND)
         self._shape = images.shape
@@ -194,7 +201,10 @@ class Forward:
         """What stands in for the forward passes of modules: of the layers, and in bfloat16 of others with weights."""
         if not self.speed.channels_last and self.speed.precision == "float32":
             return {}
-        passes = {layer: functools.partial(_pass, layer, self.speed) for layer in self._layers}
+        passes = {
+            layer: functools.partial(_pass, layer, _speed_for(layer, self.speed, self._own_code))
+            for layer in self._layers
+        }
         if self.speed.precision == "bf16":
             inside = {part for layer in self._layers for part in layer.modules()}
             for module in self.model.modules():
@@ -202,6 +212,9 @@ class Forward:
                     value is not None for value in (*module._parameters.values(), *module._buffers.values())
                 ):
                     passes[module] = functools.partial(_in_float32, module.forward)
+        if self.speed.channels_last:
+            for module in self._own_code - passes.keys():
+                passes[module] = functools.partial(_row_by_row, module.forward)
         return passes
 
 
@@ -219,7 +232,9 @@ def _transform(layer: LipschitzConv2d, speed: Speed, x: Tensor, operator: Mappin
     # of autocast.
     if any(value.is_complex() for value in operator.values()) or getattr(layer, "recompute", False):
         return layer.transform(x.float() if x.dtype == torch.bfloat16 else x, operator)
-    if speed.channels_last:
+    if not speed.channels_last:
+        x = x.contiguous()
+    else:
         x = x.contiguous(memory_format=torch.channels_last)
         operator = {name: _channels_last(value) for name, value in operator.items()}
     if speed.precision == "float32":
@@ -233,7 +248,26 @@ def _channels_last(value: Tensor) -> Tensor:
 
 
 def _in_float32(forward: Callable, *given: object) -> object:
-    return forward(*(x.float() if isinstance(x, Tensor) and x.dtype == torch.bfloat16 else x for x in given))
+    given = (x.float() if isinstance(x, Tensor) and x.dtype == torch.bfloat16 else x for x in given)
+    return _row_by_row(forward, *given)
+
+
+def _row_by_row(forward: Callable, *given: object) -> object:
+    """With images laid out as usual, on which code of one's own may count: `Tensor.view` does."""
+    return forward(*(x.contiguous() if isinstance(x, Tensor) else x for x in given))
+
+
+def _own_code(model: nn.Module) -> set[nn.Module]:
+    """Modules of the user's own, and what is in them; the model itself does not count, its parts do."""
+    found: set[nn.Module] = set()
+    for module in list(model.modules())[1:]:
+        if not type(module).__module__.startswith(("lipref.", "torch.")):
+            found.update(module.modules())
+    return found
+
+
+def _speed_for(layer: LipschitzConv2d, speed: Speed, own_code: set[nn.Module]) -> Speed:
+    return replace(speed, channels_last=False) if layer in own_code else speed
 
 
 @contextmanager

@@ -15,14 +15,16 @@ class Speed:
     """How a training step is computed. Each changes numbers by rounding; evaluation and certificates have none of it.
 
     Attributes:
-        channels_last: Images, activations and kernels lie in memory with the channels innermost.
+        channels_last: Images, activations and kernels lie in memory with the channels innermost; modules of the user's
+            own get them row by row.
         precision: ``"float32"``, or ``"bf16"``: the layers' input transformations and the activations between them in
             bfloat16. Parameters, their gradients, the optimizer, the operators' preparation, the loss, and layers that
             work with complex numbers (Cayley, LOT) or recompute in their backward pass stay float32.
         compile: The pass through the network by torch.compile, its operators prepared before by the usual code.
         fused: PyTorch's fused SGD where the device is CUDA. Elsewhere it would round differently for little time, and
             the foreach form is taken, which gives the usual numbers.
-        cuda_graphs: The whole pass, gradients included, as one CUDA graph (`lipref.capture`), compiled or not.
+        cuda_graphs: The whole pass, gradients included, as one CUDA graph (`lipref.capture`), compiled or not. What a
+            module of the user's own decides on the host, as by a counter, is recorded once: leave it out for such.
 
     Raises:
         LiprefError: a value of another type, or an unknown precision.

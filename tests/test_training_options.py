@@ -174,6 +174,32 @@ def test_channels_last_reaches_images_activations_and_kernels(seen):
     assert all(layouts == {True} for *_, layouts in seen)
 
 
+class Views(nn.Module):
+    """Code of the user's own that counts on rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv2d(4, 4, 3, padding=1)
+        self.weight = nn.Parameter(torch.eye(4)[:, :, None, None].contiguous())
+
+    def forward(self, x):
+        x = self.inner(x).view(len(x), 4, -1)
+        return (self.weight.view(4, 4) @ x).view(len(x), 4, 8, 8)
+
+
+class OwnLayer(AOLConv2d):
+    def transform(self, x, operator):
+        return super().transform(x.view(len(x), -1).view(x.shape), {"weight": operator["weight"].view(4, 4, 3, 3)})
+
+
+@pytest.mark.parametrize("speed", [{"channels_last": True}, {"channels_last": True, "precision": "bf16"}])
+def test_code_of_ones_own_gets_images_row_by_row(speed):
+    torch.manual_seed(5)
+    model = nn.Sequential(nets.PadChannels(4), AOLConv2d(4, 4, 3), MaxMin(), Views(), AOLConv2d(4, 4, 3), MaxMin(),
+                          OwnLayer(4, 4, 3), nn.Flatten(), nn.Linear(256, 3))  # fmt: skip
+    assert trained(with_(**speed), model)[1].status == "done"
+
+
 def test_bfloat16_is_of_the_input_transformations_alone(seen, monkeypatch):
     prepared = []
 
