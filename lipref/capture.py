@@ -33,13 +33,18 @@ class CudaGraph:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
+        failed = None
         try:
             with torch.cuda.graph(self._graph):
-                self._outputs = body()
-        except Exception:
+                try:
+                    self._outputs = body()
+                except Exception as error:
+                    failed = error  # the end of a capture that fails has an error of its own, which says less
+                    raise
+        except Exception as error:
             with contextlib.suppress(Exception), torch.cuda.graph(torch.cuda.CUDAGraph()):
                 torch.zeros(1, device="cuda")  # a capture that succeeds: a failed one may leave the random state in one
-            raise
+            raise failed or error from None
 
     def replay(self) -> object:
         """The tensors that ``body`` returned, with their values of now."""
@@ -93,9 +98,10 @@ class CapturedPass:
         self._before: list[Tensor] = []
         self._state = self._state_of_now()
 
-    def fits(self, images: Tensor) -> bool:
-        """Whether the graph is of images like these, and of the model as the host has it now."""
-        return images.shape == self.images.shape and self._state == self._state_of_now()
+    @property
+    def holds_model(self) -> bool:
+        """Whether the graph is of the model as the host has it now."""
+        return self._state == self._state_of_now()
 
     def undo(self) -> None:
         """Put the buffers back that the last replay has moved."""

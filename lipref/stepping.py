@@ -63,10 +63,7 @@ class Stepper:
         What cannot be had is done as usual, with a line among the notices. The weights and buffers do not change.
         """
         self.forward.ready(images, lambda logits: _loss(self.settings, logits, labels))
-        whole = self.forward.batch_size in (None, len(images))
-        if whole and self._captured is not None and not self._captured.fits(images):
-            self._to_capture = True  # somebody has changed the model
-        if not self._to_capture or not whole:
+        if not self._to_capture or self.forward.batch_size not in (None, len(images)):
             return
         started = time.perf_counter()
         self._to_capture, self._captured = False, None
@@ -82,8 +79,6 @@ class Stepper:
                 break
             except Exception as error:
                 self._ask = False
-                while error.__context__ is not None:  # the end of a capture that fails has an error of its own
-                    error = error.__context__
                 failed.append(reason(error))
         if failed:
             what = "some operators are prepared outside of the CUDA graph" if self._captured else "not captured"
@@ -96,13 +91,16 @@ class Stepper:
         Returns:
             The loss, and how many images had a margin above 0, and above ``sqrt(2) 36/255``.
         """
-        if self._captured is not None and self._captured.fits(images):
-            found = self._replay(images, labels)
-            if found is not None:
-                self._lasted += 1
-                return found
-            self._captured.undo()
-            self._recapture()
+        if self._captured is not None and images.shape == self._captured.images.shape:
+            if self._captured.holds_model:
+                found = self._replay(images, labels)
+                if found is not None:
+                    self._lasted += 1
+                    return found
+                self._captured.undo()
+                self._recapture()
+            else:  # somebody has changed it, such as a callback
+                self._to_capture, self._captured = True, None
         loss, numbers = _measured(self.settings, self.forward(images), labels)
         found = numbers.tolist()  # one transfer per step, and the only wait for the device
         if math.isfinite(found[0]):

@@ -53,10 +53,7 @@ class AOLConv2d(KernelConv2d):
         return self.weight * (row_sums + self.EPSILON).rsqrt()[:, None, None]
 
     def likeness(self, size: Size | None = None) -> Hashable | None:
-        # On a CPU kernels by themselves are as quick; a subclass may have another kernel.
-        if not self.weight.is_cuda or self.kernel_size not in (1, 3) or type(self) is not AOLConv2d:
-            return None
-        return *self.weight.shape, self.weight.dtype, self.weight.device
+        return self._likeness_on_cuda(AOLConv2d) if self.kernel_size in (1, 3) else None
 
     @classmethod
     def prepare_alike(cls, layers: Sequence[AOLConv2d], size: Size | None = None) -> list[Operator]:

@@ -151,6 +151,12 @@ class LipschitzConv2d(nn.Module):
         """
         return None
 
+    def _likeness_on_cuda(self, method: type) -> Hashable | None:
+        """`likeness` of a ``method`` that on a CPU is as quick layer by layer; a subclass may prepare otherwise."""
+        if not self.weight.is_cuda or type(self) is not method:
+            return None
+        return *self.weight.shape, self.weight.dtype, self.weight.device
+
     @classmethod
     def prepare_alike(cls, layers: Sequence[LipschitzConv2d], size: Size | None = None) -> list[Operator]:
         """`prepare` in training of layers of the same `likeness` in one batched call."""

@@ -98,10 +98,7 @@ class CPLConv2d(ResidualConv2d):
         return 2 / (squared + self.EPSILON)
 
     def likeness(self, size: Size | None = None) -> Hashable | None:
-        # On a CPU convolutions of one layer are as quick; a subclass may have another step.
-        if not self.weight.is_cuda or not self.track_power_vectors or type(self) is not CPLConv2d:
-            return None
-        return *self.weight.shape, self.weight.dtype, self.weight.device
+        return self._likeness_on_cuda(CPLConv2d) if self.track_power_vectors else None
 
     @classmethod
     def prepare_alike(cls, layers: Sequence[CPLConv2d], size: Size | None = None) -> list[Operator]:

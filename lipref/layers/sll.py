@@ -52,10 +52,7 @@ class SLLConv2d(ResidualConv2d):
         return 2 / (row_sums + self.EPSILON)
 
     def likeness(self, size: Size | None = None) -> Hashable | None:
-        # On a CPU kernels by themselves are as quick; a subclass may have another step.
-        if not self.weight.is_cuda or self.kernel_size not in (1, 3) or type(self) is not SLLConv2d:
-            return None
-        return *self.weight.shape, self.weight.dtype, self.weight.device
+        return self._likeness_on_cuda(SLLConv2d) if self.kernel_size in (1, 3) else None
 
     @classmethod
     def prepare_alike(cls, layers: Sequence[SLLConv2d], size: Size | None = None) -> list[Operator]:

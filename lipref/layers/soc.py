@@ -149,10 +149,8 @@ class SOCConv2d(LipschitzConv2d):
         return torch.where(vanishing, 0.0, self.kappa / torch.where(vanishing, 1.0, sigma))
 
     def likeness(self, size: Size | None = None) -> Hashable | None:
-        # On a CPU vectors of one layer are as quick; a subclass may have another operator.
-        if not self.weight.is_cuda or not self.track_power_vectors or type(self) is not SOCConv2d:
-            return None
-        return *self.weight.shape, self.train_terms, self.weight.dtype, self.weight.device
+        alike = self._likeness_on_cuda(SOCConv2d) if self.track_power_vectors else None
+        return None if alike is None else (alike, self.train_terms)
 
     @classmethod
     def prepare_alike(cls, layers: Sequence[SOCConv2d], size: Size | None = None) -> list[Operator]:
@@ -160,12 +158,13 @@ class SOCConv2d(LipschitzConv2d):
         count, m, _, k, _ = weights.shape
         skew = 0.5 * (weights - weights.transpose(1, 2).flip(3, 4))
         unfoldings = skew.transpose(2, 3).reshape(count, m * k, m * k), skew.reshape(count, m, m * k * k)
+        with torch.no_grad():
+            for number, layer in enumerate(layers):
+                if "_recorded" not in layer.__dict__:
+                    layer._move_long(tuple(each[number] for each in unfoldings))
         sigmas = []
         for matrices, names in zip(unfoldings, (("u1", "v1"), ("u2", "v2")), strict=True):
             with torch.no_grad():
-                for number, layer in enumerate(layers):
-                    if "_recorded" not in layer.__dict__ and names[0] == "u1":
-                        layer._move_long(tuple(each[number] for each in unfoldings))
                 u, v = (torch.stack([getattr(layer, name) for layer in layers])[..., None] for name in names)
                 for _ in range(cls.SHORT):
                     v = F.normalize(matrices @ u, dim=1)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lipref.linalg.asking import decide, places, recording
 from lipref.linalg.constants import kept
-from lipref.linalg.lyapunov import lyapunov
 from lipref.linalg.minimax import Step, steps_to_inverse_root
 
 NEAR = 2**-0.25  # distance from a multiple of I, relative to it, up to which that is what is known of the spectrum
@@ -129,11 +128,6 @@ def _below(z: Tensor, floor: Tensor) -> Tensor:
 @kept
 def _probes(side: int, device: str, dtype: torch.dtype) -> Tensor:
     return torch.randn(side, PROBES, generator=torch.Generator().manual_seed(side)).to(device, dtype)
-
-
-def root_gradient(c: Tensor, r: Tensor, root: Root) -> Tensor:
-    """X with ``R X + X R = C``, C Hermitian, for R = S^(1/2): the derivative of R is its own adjoint."""
-    return lyapunov(c, r, root.inverse, root.scale, root.interval)
 
 
 def _spectrum(found: list[float]) -> tuple[float, float]:

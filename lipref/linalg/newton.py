@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lipref.linalg.inverse_root import Root, inverse_root, root_gradient
+from lipref.linalg.inverse_root import inverse_root
+from lipref.linalg.lyapunov import lyapunov
 
 CONVERGED = 1e-6  # of I - Z Y, after which the steps' number does not matter
 FEW = 6  # steps up to which they are done as defined
@@ -102,7 +103,7 @@ class _WhitenedByProducts(torch.autograd.Function):
         result = inverse @ grad
         of_root = _hermitian(result @ q.mH, -0.5)
         r = torch.baddbmm(inverse, v, q.mH, beta=ctx.ridge)
-        x = root_gradient(of_root, r, Root(inverse, scale, ctx.interval, missed))
+        x = lyapunov(of_root, r, inverse, scale, ctx.interval)  # the derivative of R is its own adjoint
         result = torch.baddbmm(result, x, v, alpha=2)
         if len(missed):
             some = (each.index_select(0, missed) for each in (v, grad))
