@@ -30,8 +30,8 @@ class CostConfig(Config):
 
     ``channels`` are those of the pictures, ``image_size`` their side in pixels; ``machine`` the CPU's model or the
     GPU's name; ``cores`` the CPU cores that could be used; ``threads`` those of one torch operation; ``repeats`` the
-    timed calls per quantity, spread over ``rounds``; ``speed`` the options of the training step, or None;
-    ``quantities`` what is measured, None for everything.
+    timed calls per quantity, spread over ``rounds``; ``speed`` the options of the training step, of which CUDA graphs
+    are for evaluation too, or None; ``quantities`` what is measured, None for everything.
     """
 
     image_size: int

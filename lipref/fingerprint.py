@@ -18,8 +18,8 @@ RUN = (
     "losses", "nets", "resuming", "rounding", "settings", "speed", "stepping", "training", "updates",
 )  # fmt: skip
 COST = (
-    "activations", "capture", "certify", "cost", "divergence", "forward", "layers", "linalg", "losses", "memory",
-    "nets", "resuming", "rounds", "settings", "speed", "stepping", "training", "updates", "workloads",
+    "activations", "capture", "certify", "cost", "divergence", "evaluation", "forward", "layers", "linalg", "losses",
+    "memory", "nets", "resuming", "rounds", "settings", "speed", "stepping", "training", "updates", "workloads",
 )  # fmt: skip
 # Imported by those, but without a say in any number: errors, files, provenance, names.
 NO_NUMBERS = ("checkpoint", "errors", "fingerprint", "inputs", "paths", "provenance", "runs")

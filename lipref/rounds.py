@@ -43,7 +43,8 @@ class Progress:
 class Network:
     """What is measured: the network of ``size`` from ``spec`` and a batch, as `lipref.cost.CostConfig` names them.
 
-    ``speed``: the options of its training step. ``quantities``: of `QUANTITIES`; the others are not measured.
+    ``speed``: the options of its training step, of which CUDA graphs are for evaluation too. ``quantities``: of
+    `QUANTITIES`; the others are not measured.
     """
 
     spec: LayerSpec
@@ -109,18 +110,18 @@ def measure(
     if "folded" in network.quantities:
         folded, exhausted = _attempt(spec, "folding", lambda: workloads.folded(copy.deepcopy(model).to(device)))
         folded = None if folded is None else folded.cpu()
-    training = partial(workloads.training, speed=network.speed)
+    training, evaluation = (partial(each, speed=network.speed) for each in (workloads.training, workloads.evaluation))
     plan = {
         "train_seconds": (seconds, training, model),
-        "infer_seconds": (seconds, workloads.evaluation, model),
-        "folded_seconds": (seconds, workloads.evaluation, folded),
+        "infer_seconds": (seconds, evaluation, model),
+        "folded_seconds": (seconds, evaluation, folded),
         "prepare_seconds": (seconds, workloads.preparation, model),
     }
     if number == 0:  # they repeat to the byte, so once is enough
         plan |= {
             "train_peak_bytes": (peak, training, model),
-            "infer_peak_bytes": (peak, workloads.evaluation, model),
-            "folded_peak_bytes": (peak, workloads.evaluation, folded),
+            "infer_peak_bytes": (peak, evaluation, model),
+            "folded_peak_bytes": (peak, evaluation, folded),
         }
     asked = {f"{name}_seconds" for name in network.quantities}
     if "memory" in network.quantities:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from lipref.errors import LiprefError
+from lipref.evaluation import Evaluation
 from lipref.layers import LipschitzConv2d
 from lipref.nets import ConvNet
 from lipref.settings import Settings
@@ -49,10 +51,13 @@ class _Training:
         self.steady = self._step.compile_seconds == before and self._step.settled
 
 
-def evaluation(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """A batch in evaluation, without gradients; the first call prepares the operators, the others use them."""
-    model.eval()
-    return torch.no_grad()(lambda: model(images))
+def evaluation(model: ConvNet, images: Tensor, labels: Tensor, speed: Speed | None = None) -> Callable[[], None]:
+    """A batch in evaluation (`lipref.evaluation`), without gradients.
+
+    The first call prepares the operators, the others use them. ``speed``: where it asks for CUDA graphs, the second
+    call captures one, which the others replay; None is without.
+    """
+    return partial(Evaluation(model.eval(), speed or Speed()), images)
 
 
 def preparation(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], None] | None:

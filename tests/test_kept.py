@@ -7,7 +7,7 @@ import torch
 
 from lipref import nets
 from lipref.layers import AOLConv2d, fresh_copy
-from lipref.layers.kept import _distance, checked, same_values
+from lipref.layers.kept import checked, distance, same_values
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -21,7 +21,7 @@ def pairs(change=lambda tensors: None):
 
 
 def test_equal_tensors_have_no_distance():
-    assert _distance(pairs()) == 0
+    assert distance(pairs()) == 0
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 22])
@@ -36,13 +36,13 @@ def test_any_change_is_seen(place, value):
 
     found = pairs(change)
     found = [(a, b.double().mul(0) if a.dtype == torch.float64 else b) for a, b in found]
-    assert bool(_distance(found) != 0)
+    assert bool(distance(found) != 0)
 
 
 def test_imaginary_parts_and_large_integers_count():
     for one, other in ((1 + 2j, 1 + 5j), (2**53, 2**53 + 1), (True, False)):
-        assert _distance([(torch.tensor(one), torch.tensor(one))]) == 0
-        assert _distance([(torch.tensor(one), torch.tensor(other))]) != 0
+        assert distance([(torch.tensor(one), torch.tensor(one))]) == 0
+        assert distance([(torch.tensor(one), torch.tensor(other))]) != 0
 
 
 def test_names_shapes_and_dtypes_count():

@@ -16,7 +16,7 @@ FLOORS = [
     {"losses", "data", "certify", "audit", "checkpoint", "divergence", "memory", "names", "speed"},
     {"rounding", "heads", "precision", "forward"},
     {"settings", "published", "plots", "capture"},
-    {"updates"},
+    {"updates", "evaluation"},
     {"resuming", "stepping"},
     {"training", "budgets"},
     {"provenance", "workloads", "fingerprint"},

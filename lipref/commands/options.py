@@ -58,7 +58,7 @@ Ema = Annotated[
 ]  # fmt: skip
 CudaGraphs = Annotated[bool | None, typer.Option(help="Replay each pass as one CUDA graph; default on CUDA.")]
 Plain = Annotated[
-    bool, typer.Option("--plain", help="Training steps without the options that are usual on CUDA: channels last, "
+    bool, typer.Option("--plain", help="Without the options that are usual on CUDA: channels last, "
                                        "fused SGD, CUDA graphs."),
 ]  # fmt: skip
 Repeats = Annotated[int, typer.Option(help="Timed steps and batches per measurement.")]

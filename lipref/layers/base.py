@@ -244,7 +244,7 @@ class LipschitzConv2d(nn.Module):
 
     def fold(self, size: Size) -> nn.Module:
         """The evaluated function on images of ``size`` as a module without parametrisation."""
-        return Folded(self, size)
+        return Folded(self, size).eval()
 
     def __setattr__(self, name: str, value: object) -> None:
         # A new setting, or a parameter that comes or goes, is another function.

@@ -27,12 +27,15 @@ def same_values(pairs: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor]
     if not all(torch.equal(a, b) for a, b in tensors if not a.is_cuda):
         return False
     on_cuda = [(a, b) for a, b in tensors if a.is_cuda and a.numel()]
-    return not on_cuda or not bool(_distance(on_cuda) != 0)
+    return not on_cuda or not bool(distance(on_cuda) != 0)
 
 
 @torch.no_grad()
-def _distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """A number that is 0 where all pairs are equal, and anything else, NaN among it, where not."""
+def distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """A number ``()`` that is 0 where all pairs are equal, and anything else, NaN among it, where not.
+
+    The two of a pair have one shape, dtype and device. Nothing waits for the device; an infinity counts as a change.
+    """
     real = [
         tuple(torch.view_as_real(each) for each in pair) if pair[0].is_complex() else pair
         for pair in pairs
@@ -50,9 +53,9 @@ def _distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 def checked(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Within it layers in evaluation take their kept operators unseen, because all of them were looked at at once.
 
-    Where anything has changed each layer looks for itself.
+    Where anything has changed each layer looks for itself. Not looked at are layers that somebody answers for already.
     """
-    kept = [layer for layer in layers if layer._kept is not None]
+    kept = [layer for layer in layers if layer._kept is not None and "_checked" not in layer.__dict__]
     fresh = bool(kept) and same_values([(layer._state(), layer._kept[2]) for layer in kept])
     try:
         for layer in kept if fresh else ():
