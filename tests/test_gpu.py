@@ -44,11 +44,23 @@ def test_every_part_gets_its_turn_and_what_it_needs(monkeypatch, tmp_path):
     assert parts.asked["bench"]["against"] == ["authors:x"]
     assert parts.asked["bench"]["layers"] == "aol,standard"
     assert parts.asked["race"]["profile"] == "goals"
+    assert parts.asked["race"]["weights"] is True
     assert parts.asked["race"]["layers"] == parts.asked["reproduce"]["layers"] == "aol"
     assert 90 < parts.asked["race"]["seconds"] <= 100
     assert {name: parts.asked["reproduce"][name] for name in ("sizes", "epochs")} == {"sizes": "XS,S", "epochs": 100}
     assert {asked["device"] for asked in parts.asked.values()} == {"cpu"}
     assert {asked["out"].parent for asked in parts.asked.values()} == {tmp_path}
+
+
+def test_the_short_profile_is_two_sizes_one_minute_and_one_seed(monkeypatch, tmp_path):
+    parts = Parts(monkeypatch)
+    given = ["--profile", "short", "--no-weights", "--device", "cpu", "--dataset", "digits", "--out", str(tmp_path)]
+    found = CliRunner().invoke(app, ["gpu", *given])
+    assert found.exit_code == 0, found.output
+    assert list(parts.asked) == ["bench", "race"]
+    assert (parts.asked["bench"]["sizes"], parts.asked["bench"]["image_size"]) == ("S,M", "32")
+    assert (parts.asked["race"]["minutes"], parts.asked["race"]["seeds"]) == ("1", "0")
+    assert parts.asked["race"]["weights"] is False
 
 
 def test_a_part_that_is_left_ends_the_slice(monkeypatch, tmp_path):

@@ -18,18 +18,18 @@ from lipref.race.runs import FILE
 from lipref.runs import row
 from lipref.speed import Speed
 
-SETTINGS = {"size": "XS", "batch_size": 32, "learning_rate": 0.01, "weight_decay": 1e-5}
+SETTINGS = {"batch_size": 32, "weight_decay": 1e-5}
 SHORT = 0.02  # minutes
 
 
-def contest(out, layers=("aol",), step=0.1, **changes):
+def contest(out, layers=("aol",), step=0.1, rates=(0.01,), **changes):
     given = {
         "minutes": (SHORT,),
         "seeds": (0,),
         "data": load("digits", limit_train=128, limit_test=32),
         "device": "cpu",
     }
-    one = race.Race(entries=tuple(race.entries(layers, **SETTINGS)), out=out, **(given | changes))
+    one = race.Race(entries=tuple(race.entries(layers, ("XS",), rates, **SETTINGS)), out=out, **(given | changes))
     if step is not None and not (out / FILE).exists():
         fix(one, step)
     return one
@@ -37,7 +37,12 @@ def contest(out, layers=("aol",), step=0.1, **changes):
 
 def fix(one, step):
     """As if the steps had been timed."""
-    lines = [{"question": one.question(entry), "step_seconds": step} for entry in one.entries]
+    questions = [one.question(entry) for entry in one.entries]
+    lines = [
+        {"question": question, "step_seconds": step}
+        for place, question in enumerate(questions)
+        if question not in questions[:place]
+    ]
     one.out.mkdir(exist_ok=True)
     (one.out / FILE).write_text(json.dumps(lines))
 
@@ -179,10 +184,40 @@ def test_the_table_has_mean_and_spread_and_names_what_diverged():
     )
     first, second = race.people(table).itertuples()
     assert first.layer == "CPL"
-    assert first._6 == "51.0 ± 1.4"
+    assert first._7 == "51.0 ± 1.4"
     assert first.n == 2
     assert second.n == "0/1"
-    assert second._6 == "diverged"
+    assert second._7 == "diverged"
+
+
+def test_rates_have_lines_of_their_own_and_the_best_is_drawn():
+    table = pd.DataFrame(
+        [made("cpl", 1.0, seed, cra, learning_rate=rate)
+         for rate, values in ((0.1, (0.50, 0.54)), (0.2, (0.55, 0.51))) for seed, cra in enumerate(values)]
+        + [made("cpl", 5.0, 0, 0.6), made("lot", 1.0, 0, 0.4, size="XS"), made("lot", 1.0, 0, 0.3)]
+    )  # fmt: skip
+    shown = race.people(table)
+    assert shown["peak lr"].tolist() == ["0.2", "0.1", "0.1", "0.1", "0.1"]
+    assert shown["CRA 36/255"].tolist()[:2] == ["53.0 ± 2.8", "52.0 ± 2.8"]
+    best = race.best_recipes(table)
+    assert best.cra_36.tolist() == [0.55, 0.51, 0.6, 0.4]
+
+
+def test_several_rates_are_tried_on_held_out_images_alone(tmp_path):
+    contest(tmp_path, rates=(0.003, 0.01))
+    arguments = [
+        "race", "--profile", "smoke", "--layers", "aol", "--minutes", str(SHORT), "--batch-size", "32",
+        "--weight-decay", "1e-5", "--learning-rate", "0.01,0.003", "--limit-train", "128", "--limit-test", "32",
+        "--device", "cpu", "--out", str(tmp_path),
+    ]  # fmt: skip
+    refused = CliRunner().invoke(app, arguments)
+    assert "add --validation" in str(refused.exception)
+    found = CliRunner().invoke(app, [*arguments, "--validation"])
+    assert found.exit_code == 0, found.output
+    table = pd.read_csv(tmp_path / "race.csv")
+    assert table.learning_rate.tolist() == [0.003, 0.01]
+    assert set(table.images) == {"validation"}
+    assert len(json.loads((tmp_path / FILE).read_text())) == 1  # a step takes the same time at every rate
 
 
 def test_the_command_writes_tables_and_goes_on(tmp_path):
@@ -209,6 +244,6 @@ def test_the_command_writes_tables_and_goes_on(tmp_path):
     assert table.cra_36.tolist() == [
         row(record)["cra_36"] for record in json.loads((tmp_path / "records.json").read_text())
     ]
-    for wrong in (["--minutes", "0"], ["--profile", "fast"]):
+    for wrong in (["--minutes", "0"], ["--profile", "fast"], ["--learning-rate", "0.1,x"], ["--size", "XS,XXL"]):
         refused = CliRunner().invoke(app, ["race", *wrong, "--device", "cpu"])
         assert refused.exit_code != 0

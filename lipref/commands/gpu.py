@@ -24,9 +24,18 @@ from lipref.profiles import RACE
 from lipref.race.recipes import ENTRIES
 
 PROFILES = {
-    "paper": {"race": "goals", "training": {"sizes": "XS,S", "epochs": 100}},
-    "smoke": {"race": "smoke", "training": {"sizes": "XS", "epochs": 1, "learning_rate": 0.01, "weight_decay": 3e-5}},
-}
+    "paper": {
+        "bench": {"profile": "paper"}, "race": {"profile": "goals"}, "fidelity": {"sizes": "XS,S", "epochs": 100},
+    },
+    "short": {
+        "bench": {"profile": "paper", "sizes": "S,M", "image_size": "32", "repeats": 6},
+        "race": {"profile": "goals", "minutes": "1", "seeds": "0"},
+    },
+    "smoke": {
+        "bench": {"profile": "smoke"}, "race": {"profile": "smoke"},
+        "fidelity": {"sizes": "XS", "epochs": 1, "learning_rate": 0.01, "weight_decay": 3e-5},
+    },
+}  # fmt: skip
 SEVEN = tuple(entry.layer for entry in ENTRIES)
 LEAST = 20.0  # seconds: with less left a part is not begun
 CHECKPOINT_SECONDS = 15.0  # what a slice may lose
@@ -34,13 +43,15 @@ AGAIN = 5.0  # seconds from one interruption to the next
 
 
 def gpu(
-    profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}; smoke tries all on a CPU.")] = "paper",
+    profile: Annotated[str, typer.Option(help="paper: everything. short: sizes S and M, one minute and one seed, "
+                                         "some 20 minutes in all. smoke: tries all on a CPU.")] = "paper",
     layers: o.Layers = "all",
     dataset: Annotated[str | None, typer.Option(help="To train on, as of lipref train; default cifar10-jpeg.")] = None,
     against: Compared = None,
     device: Annotated[str, typer.Option(help="cuda or cuda:N; cpu for the profile smoke.")] = "cuda",
+    weights: Annotated[bool, typer.Option(help="Keep those of the race's runs once they are certified.")] = True,
     seconds: o.Seconds = None,
-    out: Annotated[Path | None, typer.Option(help="Folder; default data/runs/gpu, or gpu-smoke.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default data/runs/gpu, or gpu-PROFILE.")] = None,
     data_root: o.Root = None,
 ) -> None:  # fmt: skip
     """Measure and train everything that wants a GPU, one after the other: what is there is not done again.
@@ -57,7 +68,7 @@ def gpu(
     for text in against or []:
         foreign.parse(text)  # refuses it now, not after hours
     chosen, out = PROFILES[profile], out or RUNS / ("gpu" if profile == "paper" else f"gpu-{profile}")
-    dataset = RACE[chosen["race"]]["dataset"] if dataset is None else dataset
+    dataset = RACE[chosen["race"]["profile"]]["dataset"] if dataset is None else dataset
     data.shape(dataset, data_root)
     names = plans.check_layers(plans.layer_names(layers))
     seven = ",".join(name for name in names if name in SEVEN)
@@ -65,19 +76,13 @@ def gpu(
         raise LiprefError(f"--layers {layers}: name at least one of {', '.join(SEVEN)}")
     if others := [name for name in names if name not in SEVEN]:
         display.say(f"Only bench takes {', '.join(others)}: race and fidelity are of the seven layers of the paper.")
-    parts = {
-        "bench": partial(
-            bench, layers=layers, profile=profile, against=against, device=device, out=out / "bench"
-        ),
-        "race": partial(
-            race, layers=seven, profile=chosen["race"], dataset=dataset, device=device, out=out / "race",
-            data_root=data_root,
-        ),
-        "fidelity": partial(
-            _fidelity, layers=seven, profile=profile, dataset=dataset, device=device, out=out / "fidelity",
-            data_root=data_root, **chosen["training"],
-        ),
-    }  # fmt: skip
+    given = {"device": device, "data_root": data_root, "dataset": dataset}
+    commands = {
+        "bench": partial(bench, layers=layers, against=against, device=device),
+        "race": partial(race, layers=seven, weights=weights, **given),
+        "fidelity": partial(_fidelity, layers=seven, profile="smoke" if profile == "smoke" else "paper", **given),
+    }
+    parts = {name: partial(commands[name], out=out / name, **options) for name, options in chosen.items()}
     _one_after_the_other(parts, None if seconds is None else time.monotonic() + seconds)
 
 

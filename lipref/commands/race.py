@@ -26,9 +26,11 @@ def race(
     minutes: Annotated[str | None, typer.Option(help="Budgets: minutes of training steps, such as 1,5,10.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated whole numbers.")] = None,
     dataset: Annotated[str | None, typer.Option(help="As of lipref train.")] = None,
-    size: Annotated[str | None, typer.Option(help="In place of the recipes'.")] = None,
+    size: Annotated[str | None, typer.Option(help="In place of the recipes'; several, comma-separated, only with "
+                                             "--validation.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="In place of the recipes'.")] = None,
-    learning_rate: o.LearningRate = None,
+    learning_rate: Annotated[str | None, typer.Option(help="Peak, in place of the recipes'; several as of --size: "
+                                                      "every one is tried.")] = None,
     weight_decay: o.WeightDecay = None,
     ema: o.Ema = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: cuda where there is one.")] = "auto",
@@ -60,14 +62,19 @@ def race(
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     plans.check_device(device)
     names = [entry.layer for entry in ENTRIES] if layers == "all" else plans.split_names(layers, "--layers")
-    if chosen["size"] is not None:
-        plans.check_sizes((chosen["size"],))
-    settings = {name: chosen[name] for name in ("size", "batch_size", "learning_rate", "weight_decay")}
-    entries = racing.entries(names, **settings, ema=ema)
+    sizes = () if chosen["size"] is None else plans.check_sizes(plans.split_names(chosen["size"], "--size"))
+    rates = () if chosen["learning_rate"] is None else _positive(str(chosen["learning_rate"]), "--learning-rate")
+    if max(len(sizes), len(rates)) > 1 and not validation:
+        raise LiprefError(
+            "several values of --size or --learning-rate choose a recipe by what they reach: add --validation, so that "
+            "the test images are not what it is chosen by"
+        )
+    settings = {name: chosen[name] for name in ("batch_size", "weight_decay")}
+    entries = racing.entries(names, sizes, rates, **settings, ema=ema)
     out = make_folder(out or RUNS / ("race" if profile == "goals" else f"race-{profile}"))
     data = load(chosen["dataset"], data_root, limit_train=limit_train, limit_test=limit_test)
     contest = racing.Race(
-        entries=tuple(entries), minutes=_minutes(chosen["minutes"]),
+        entries=tuple(entries), minutes=_positive(chosen["minutes"], "--minutes"),
         seeds=plans.whole_numbers(chosen["seeds"], "--seeds"), data=data, device=device, out=out, validation=validation,
         weights=weights,
     )  # fmt: skip
@@ -102,11 +109,12 @@ def race(
     raise_failures(failures, total, "runs")
 
 
-def _minutes(text: str) -> tuple[float, ...]:
+def _positive(text: str, option: str) -> tuple[float, ...]:
+    """Numbers separated by commas, each once, the smallest first."""
     try:
-        found = tuple(sorted({float(part) for part in plans.split_names(text, "--minutes")}))
+        found = tuple(sorted({float(part) for part in plans.split_names(text, option)}))
     except ValueError:
         found = ()
     if not found or not all(0 < value < float("inf") for value in found):
-        raise LiprefError(f"--minutes {text}: give numbers above 0 such as 1,5,10")
+        raise LiprefError(f"{option} {text}: give numbers above 0, separated by commas")
     return found

@@ -71,8 +71,12 @@ ENTRIES = (
 )
 
 
-def entries(layers: Sequence[str], **changes: object) -> list[Entry]:
+def entries(
+    layers: Sequence[str], sizes: Sequence[str] = (), rates: Sequence[float] = (), **changes: object
+) -> list[Entry]:
     """The recipes of ``layers``, with the settings of ``changes`` that are not None in place of their own.
+
+    With ``sizes`` and peak learning ``rates`` each at every one of them.
 
     Raises:
         LiprefError: a layer without a recipe.
@@ -83,4 +87,9 @@ def entries(layers: Sequence[str], **changes: object) -> list[Entry]:
         names = ", ".join(known)
         raise LiprefError(f"{short_name(unknown[0])!r} has no recipe in lipref/race/recipes.py; known: {names}")
     given = {name: value for name, value in changes.items() if value is not None}
-    return [replace(known[name], **given) for name in layers]
+    return [
+        replace(known[name], size=size or known[name].size, learning_rate=rate or known[name].learning_rate, **given)
+        for name in layers
+        for size in sizes or (None,)
+        for rate in rates or (None,)
+    ]

@@ -138,11 +138,11 @@ class Race:
         return seconds
 
     def question(self, entry: Entry) -> dict:
-        """What the seconds of a step depend on, but for the machine."""
-        settings = entry.settings(self.data.name, self.device, 1, 0)
+        """What the seconds of a step depend on, but for the machine; not on the learning rate."""
+        settings = entry.settings(self.data.name, self.device, 1, 0).as_dict()
         return {
             "layer": entry.layer, "size": entry.size, "dataset": self.data.name, "device": self.device.split(":")[0],
-            "settings": settings.as_dict(),
+            "settings": {name: value for name, value in settings.items() if name != "learning_rate"},
         }  # fmt: skip
 
     def _time(self, entry: Entry) -> float:

@@ -45,15 +45,19 @@ def rows(records: Sequence[dict]) -> pd.DataFrame:
 
 
 def people(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, a line per budget, layer and size; the best CRA of a budget first."""
+    """Mean and standard deviation over seeds, a line per budget, layer, size and peak learning rate.
+
+    The best CRA of a budget comes first.
+    """
     lines = []
-    keys = ["images", "minutes", "layer", "size", "machine"]
-    for (images, minutes, layer, size, machine), group in table.groupby(keys, sort=False):
+    keys = ["images", "minutes", "layer", "size", "learning_rate", "machine"]
+    for (images, minutes, layer, size, rate, machine), group in table.groupby(keys, sort=False):
         done = group[group.status == "done"]
         lines.append(
             {
                 "minutes": minutes, "_cra": done.cra_36.mean() if len(done) else -1.0,
-                "layer": display_name(layer), "size": size, "epochs": int(group.epochs.iloc[0]),
+                "layer": display_name(layer), "size": size, "peak lr": f"{rate:.3g}",
+                "epochs": int(group.epochs.iloc[0]),
                 "n": len(done) if len(done) == len(group) else f"{len(done)}/{len(group)}",
                 "CRA 36/255": _spread(done, "cra_36"), "accuracy": _spread(done, "accuracy"),
                 "trained, min": f"{group.train_minutes.mean():.2f}",
@@ -62,6 +66,12 @@ def people(table: pd.DataFrame) -> pd.DataFrame:
         )  # fmt: skip
     shown = pd.DataFrame(lines).sort_values(["minutes", "_cra"], ascending=[True, False], kind="stable")
     return shown.drop(columns="_cra").assign(minutes=shown.minutes.map("{:g}".format)).reset_index(drop=True)
+
+
+def best_recipes(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `rows` those by the size and peak learning rate with the best mean CRA, for each layer and budget."""
+    means = table.assign(mean=table.groupby(["layer", "minutes", "size", "learning_rate"]).cra_36.transform("mean"))
+    return table[means["mean"] == means.groupby(["layer", "minutes"])["mean"].transform("max")]
 
 
 def _spread(done: pd.DataFrame, name: str) -> str:
@@ -119,12 +129,16 @@ def _goal(who: str, minutes: float, wanted: float, groups: Sequence[dict]) -> di
 
 
 def write(records: Sequence[dict], layers: Sequence[tuple[str, str]], out: Path) -> list[Path]:
-    """race.csv, race.md, race.tex, race.png, race.pdf, goals.csv, goals.md, goals.tex and records.json."""
+    """race.csv, race.md, race.tex, race.png, race.pdf, goals.csv, goals.md, goals.tex and records.json.
+
+    In the picture every layer has its `best_recipes`.
+    """
     from lipref import plots
 
     table = rows(records)
-    reached = goals(table, layers)
-    written = artifacts.save(out, NAME, table=table, people=people(table), figure=plots.race(table, GOALS))
+    reached = goals(table, list(dict.fromkeys(layers)))
+    picture = best_recipes(table[table.status == "done"])
+    written = artifacts.save(out, NAME, table=table, people=people(table), figure=plots.race(picture, GOALS))
     written += artifacts.save(out, "goals", table=reached, people=reached)
     write_json(out / "records.json", list(records))
     return [*written, out / "records.json"]
