@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lipref.linalg import asking, polar, sylvester
+from lipref.linalg import asking, cayley, polar, sylvester
 from lipref.linalg.asking import Answers, allows, decide, places
 from lipref.linalg.newton import _WhitenedByProducts, whitened_by_products
 from lipref.linalg.polar import polar_factor
@@ -47,6 +47,19 @@ def test_a_little_more_spread_still_holds():
     """Weights move: their graphs should not be recorded at every step."""
     for spread in (1.0, 1.5, 3.0):
         assert recorded(polar._found_on_device, frames(spread, 0), frames(1.02 * spread, 1))[1]
+
+
+@pytest.mark.parametrize("before", [0.5, 4.0])
+@pytest.mark.parametrize("now", [0.5, 1.0, 4.0])
+def test_inverses_of_shifted_matrices(before, now):
+    def matrix(scale):
+        a = scale * torch.randn(2, 30, 30, generator=torch.Generator().manual_seed(1)) / 30**0.5
+        return torch.eye(30) + a - a.mT
+
+    found, holds = recorded(cayley._on_device, matrix(before), matrix(now))
+    assert holds == (before == 4.0 or now < 4.0)  # what was recorded without the Newton step is for small ones
+    if holds:
+        assert relative(found, torch.linalg.inv(matrix(now).double())) < 2e-6
 
 
 @pytest.mark.parametrize("room", [1, 3])

@@ -377,10 +377,11 @@ def test_inverses_as_a_gpu_computes_them(largest, dtype, shape, scale, monkeypat
     matrix = torch.eye(shape[-1]) + a - a.mH
     exact = torch.linalg.inv(matrix.to(torch.complex128))
     assert relative(device_inverse.inverse_on_device(matrix), exact) < 1e-5
-    assert relative(cayley._on_device(matrix), exact) < 1e-6
+    exactly = 1e-6 if cayley._largest_square(matrix) > cayley.SMALL else 2e-6  # without its Newton step
+    assert relative(cayley._on_device(matrix), exact) < exactly
     half = torch.randn(*shape, dtype=dtype) / shape[-1] ** 0.5
     matrix = matrix + half.mH @ half
-    assert relative(cayley._on_device(matrix), torch.linalg.inv(matrix.to(torch.complex128))) < 1e-6
+    assert relative(cayley._on_device(matrix), torch.linalg.inv(matrix.to(torch.complex128))) < 2e-6
 
 
 @pytest.mark.parametrize("invert", [device_inverse.by_cholesky, device_inverse.by_factorising])

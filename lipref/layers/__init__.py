@@ -1,6 +1,7 @@
 """The seven 1-Lipschitz layers of the comparison, and the unconstrained convolution."""
 
-from lipref.layers.base import Folded, LipschitzConv2d
+from lipref.layers.base import LipschitzConv2d
+from lipref.layers.folded import Folded
 from lipref.layers.fresh import fresh_copy
 from lipref.layers.registry import LAYERS, LayerSpec, register, resolve
 

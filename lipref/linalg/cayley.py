@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lipref.linalg.asking import allows
 from lipref.linalg.device_inverse import inverse_on_device
 from lipref.linalg.elimination import inverse_by_elimination
 
@@ -43,8 +44,10 @@ class _Inverse(torch.autograd.Function):
 
 
 def _on_device(matrix: Tensor) -> Tensor:
-    """Always with the Newton step: whether rounding shows, the device would have to be asked."""
+    """With the Newton step, two of the five products forward, only where the device says that rounding shows."""
     inverse = inverse_on_device(matrix)
+    if matrix.dtype in (torch.float32, torch.complex64) and allows(_largest_square(matrix) < SMALL):
+        return inverse
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     if matrix.dim() != 3:
         return inverse + inverse @ (eye - matrix @ inverse)
@@ -55,8 +58,13 @@ def _is_small(matrix: Tensor) -> bool:
     """Whether rounding of float32 does not show; asked on the CPU alone, elsewhere the answer would be waited for."""
     if matrix.dtype in (torch.float64, torch.complex128) or matrix.device.type != "cpu":
         return False
-    real = torch.view_as_real(matrix).flatten(-2) if matrix.is_complex() else matrix  # forty times as quick
-    return float(torch.linalg.vector_norm(real, dim=-1).amax()) ** 2 < SMALL
+    return bool(_largest_square(matrix) < SMALL)
+
+
+def _largest_square(matrix: Tensor) -> Tensor:
+    """The largest squared norm of a row, ``()``."""
+    real = torch.view_as_real(matrix).flatten(-2) if matrix.is_complex() else matrix  # forty times as quick on a CPU
+    return torch.linalg.vector_norm(real, dim=-1).amax().square()
 
 
 def _inverse_of_shifted(matrix: Tensor) -> tuple[Tensor, bool]:
