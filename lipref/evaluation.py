@@ -28,7 +28,8 @@ class Evaluation:
         model: Any with layers of this library. Between two calls it may be trained, moved, or given other layers.
         speed: Of its options ``cuda_graphs`` counts; None: those that are usual on the model's device.
 
-    Attributes: ``notices``, a line where the pass could not be captured.
+    Attributes: ``notices``, a line where the pass could not be captured; ``settled``, whether the next call with such a
+    batch will be done as the last one was.
 
     Raises:
         LiprefError: CUDA graphs on another device; in a call, a module in training mode.
@@ -37,6 +38,7 @@ class Evaluation:
     def __init__(self, model: nn.Module, speed: Speed | None = None) -> None:
         self.model = model
         self.notices: list[str] = []
+        self.settled = False
         device = next((parameter.device.type for parameter in model.parameters()), "cpu")
         speed = usual(device) if speed is None else speed
         speed.check_device(device)
@@ -50,12 +52,14 @@ class Evaluation:
         training = next((module for module in self.model.modules() if module.training), None)
         if training is not None:
             raise LiprefError(f"{type(training).__name__} is in training mode: call the network's eval() before")
-        if not self._capturing:
+        self.settled = not self._capturing
+        if self.settled:
             return self.model(images)
         looks = _Looks(self.model)
         if self._captured is not None and self._captured.fits(images):
             logits = self._captured(images) if self._captured.looks == looks else None
             if logits is not None:
+                self.settled = True
                 return logits
             self._captured = None
         logits = self.model(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,12 +173,7 @@ def _profiled(spec: LayerSpec, config: ProfileConfig, device: torch.device) -> d
         images = torch.rand(config.batch_size, CHANNELS, IMAGE_SIZE, IMAGE_SIZE) - 0.5
         labels = torch.randint(CLASSES, (config.batch_size,))
         step = workloads.training(model, images.to(device), labels.to(device), usual(device.type))
-        for number in range(workloads.MOST_WARM_UP):
-            started = time.perf_counter()
-            step()
-            long = not on_cuda and time.perf_counter() - started > LONG
-            if long or (number + 1 >= workloads.WARM_UP and step.steady):
-                break
+        workloads.warm_up(step, math.inf if on_cuda else LONG)
         wait()
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
         with profile(activities=activities) as found:

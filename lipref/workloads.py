@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,21 @@ def evaluation(model: ConvNet, images: Tensor, labels: Tensor, speed: Speed | No
     The first call prepares the operators, the others use them. ``speed``: where it asks for CUDA graphs, the second
     call captures one, which the others replay; None is without.
     """
-    return partial(Evaluation(model.eval(), speed or Speed()), images)
+    return _Evaluation(Evaluation(model.eval(), speed or Speed()), images)
+
+
+class _Evaluation:
+    """A batch; ``steady`` where the last one was done as the next will be."""
+
+    def __init__(self, evaluate: Evaluation, images: Tensor) -> None:
+        self._evaluate, self._images = evaluate, images
+
+    def __call__(self) -> None:
+        self._evaluate(self._images)
+
+    @property
+    def steady(self) -> bool:
+        return self._evaluate.settled
 
 
 def preparation(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], None] | None:
@@ -91,10 +105,19 @@ def _layers(model: ConvNet) -> list[tuple[str, nn.Module, tuple[int, int]]]:
     return found
 
 
+def warm_up(function: Callable[[], object], long: float = math.inf) -> None:
+    """Call ``function`` twice, or more while it still compiles or captures; once where that takes ``long`` seconds."""
+    for number in range(MOST_WARM_UP):
+        started = time.perf_counter()
+        function()
+        if time.perf_counter() - started > long or (number + 1 >= WARM_UP and getattr(function, "steady", True)):
+            return
+
+
 def seconds(
     function: Callable[[], object], device: torch.device, repeats: int, max_seconds: float, least: int = LEAST_REPEATS
 ) -> list[float]:
-    """Time ``function``, each call on its own, after two that are not timed, or more while they still capture.
+    """Time ``function``, each call on its own, after those of `warm_up`.
 
     Returns:
         The seconds of every timed call: ``repeats`` of them, or fewer, but no less than ``least``, where
@@ -110,10 +133,7 @@ def seconds(
             torch.cuda.synchronize(device)
         return time.perf_counter() - started
 
-    for number in range(MOST_WARM_UP):
-        once()
-        if number + 1 >= WARM_UP and getattr(function, "steady", True):
-            break
+    warm_up(function)
     times: list[float] = []
     while len(times) < repeats and (len(times) < least or sum(times) < max_seconds):
         times.append(once())

@@ -73,8 +73,12 @@ def test_replays_are_what_the_model_gives(stand_in, layer, folded):
     model = network(layer)
     model = (workloads.folded(model) or model) if folded else model
     evaluate = Evaluation(model, GRAPHS)
-    found = [evaluate(pictures(seed)) for seed in range(4)]
+    settled, found = [], []
+    for seed in range(4):
+        found.append(evaluate(pictures(seed)))
+        settled.append(evaluate.settled)
     assert evaluate.notices == []
+    assert settled == [False, False, True, True]
     assert (Recorded.recorded, Recorded.replayed) == (1, 2)
     for seed, logits in enumerate(found):  # each in memory of its own
         assert torch.equal(logits, expected(model, pictures(seed)))
