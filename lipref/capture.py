@@ -86,7 +86,8 @@ class CapturedPass:
             }
             places = [value for operator in self._given.values() for value in operator.values()]
             self._places = [value for value in places if value.requires_grad]
-            self._graph = CudaGraph(self._noted_pass, self._recorded_pass)
+            with torch.cuda.device_of(images):
+                self._graph = CudaGraph(self._noted_pass, self._recorded_pass)
         finally:
             if images.is_cuda:
                 torch.cuda.synchronize(images.device)  # another stream may still use them
@@ -130,7 +131,8 @@ class CapturedPass:
             with torch.no_grad():
                 torch._foreach_copy_([value for given in self._given.values() for value in given.values()], values)
         self._before = [buffer.clone() for buffer in self._moved]
-        numbers, gradients = self._graph.replay()
+        with torch.cuda.device_of(images):
+            numbers, gradients = self._graph.replay()
         for parameter, gradient in zip(self._parameters, gradients, strict=False):
             parameter.grad = gradient  # what comes through the operators outside is added to it
         pairs = [

@@ -21,11 +21,12 @@ class Evaluation:
     On CUDA a batch of the shape of the last one, through a model that has not changed since, is captured as one CUDA
     graph (`lipref.capture`), and the batches after it are replays. Each replay looks at all weights again: where one is
     not what the kept operators were made from, it does not count, and the batch is done as usual. Batches of other
-    shapes, such as a last one, are done as usual. What a module of the user's own decides on the host, as by a counter,
-    is recorded once.
+    shapes, such as a last one, are done as usual, and all under autocast. What is decided on the host is recorded once:
+    what a module of the user's own does by a counter, hooks, and settings of modules that are not layers of ours.
 
     Args:
-        model: Any with layers of this library. Between two calls it may be trained, moved, or given other layers.
+        model: Any with layers of this library. Between two calls it may be trained, moved, or given other layers; what
+            was captured of it stays in memory until the next call, or `release`.
         speed: Of its options ``cuda_graphs`` counts; None: those that are usual on the model's device.
 
     Attributes: ``notices``, a line where the pass could not be captured; ``settled``, whether the next call with such a
@@ -39,9 +40,9 @@ class Evaluation:
         self.model = model
         self.notices: list[str] = []
         self.settled = False
-        device = next((parameter.device.type for parameter in model.parameters()), "cpu")
-        speed = usual(device) if speed is None else speed
-        speed.check_device(device)
+        self._device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+        speed = usual(self._device) if speed is None else speed
+        speed.check_device(self._device)
         self._capturing = speed.cuda_graphs
         self._captured: _CapturedBatch | None = None
         self._last: tuple[torch.Size, torch.dtype, _Looks] | None = None
@@ -52,7 +53,8 @@ class Evaluation:
         training = next((module for module in self.model.modules() if module.training), None)
         if training is not None:
             raise LiprefError(f"{type(training).__name__} is in training mode: call the network's eval() before")
-        self.settled = not self._capturing
+        kind = images.device.type
+        self.settled = not self._capturing or kind != self._device or torch.is_autocast_enabled(kind)
         if self.settled:
             return self.model(images)
         looks = _Looks(self.model)
@@ -69,6 +71,10 @@ class Evaluation:
             self._capture(images, looks)
         self._last = seen
         return logits
+
+    def release(self) -> None:
+        """Give back the graph and what it holds of the model; the next batches make a new one."""
+        self._captured = self._last = None
 
     def _capture(self, images: Tensor, looks: _Looks) -> None:
         try:
@@ -113,16 +119,19 @@ class _CapturedBatch:
         states = [(layer._state(), layer._kept[2]) for layer in self._layers]
         self._pairs = [(tensor, made_from[name]) for state, made_from in states for name, tensor in state.items()]
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        self._moved: list[Tensor] = []  # by a pass, and not to be moved by one that does not count
         try:
             # What is made here serves calls of every mode, those without inference mode among them.
-            with torch.inference_mode(False):
-                self._images = images.clone()
+            with torch.inference_mode(False), torch.cuda.device_of(images):
+                self._images = images.detach().clone()
                 self._graph = capture.CudaGraph(self._pass, self._pass)
         finally:
             if images.is_cuda:
                 torch.cuda.synchronize(images.device)  # another stream may still use them
             for buffer, values in buffers:
-                buffer.copy_(values)
+                if not torch.equal(buffer, values):
+                    self._moved.append(buffer)
+                    buffer.copy_(values)
             changed = [layer for layer, kept in before.items() if layer._kept is not kept]
             for layer in changed:  # recorded, not computed: nothing may read it
                 layer.__dict__["_kept"] = None
@@ -137,16 +146,22 @@ class _CapturedBatch:
 
     def __call__(self, images: Tensor) -> Tensor | None:
         """The logits, in memory of their own; None where the operators are not those of the weights any more."""
-        self._images.copy_(images)
-        logits, changes = self._graph.replay()
-        logits = logits.clone()
-        return None if changes is not None and bool(changes != 0) else logits
+        before = [buffer.clone() for buffer in self._moved]
+        with torch.cuda.device_of(images):
+            self._images.copy_(images)
+            logits, changes = self._graph.replay()
+            logits = logits.clone()
+        if changes is None or not bool(changes != 0):
+            return logits
+        for buffer, values in zip(self._moved, before, strict=True):
+            buffer.copy_(values)
+        return None
 
     @torch.no_grad()
     def _pass(self) -> tuple[Tensor, Tensor | None]:
-        for layer in self._layers:
-            layer.__dict__["_checked"] = True  # not by setattr, which drops what is kept
         try:
+            for layer in self._layers:
+                layer.__dict__["_checked"] = True  # not by setattr, which drops what is kept
             logits = self._model(self._images)
         finally:
             for layer in self._layers:

@@ -1,5 +1,8 @@
 """A captured evaluation is the usual one, and never of weights that were: with a stand-in on the CPU, and on CUDA."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -202,6 +205,8 @@ def test_operators_that_were_only_recorded_are_not_left_behind(stand_in, monkeyp
 
 
 class Counts(nn.Module):
+    """As code of a user's own may."""
+
     def __init__(self):
         super().__init__()
         self.register_buffer("passes", torch.zeros(()))
@@ -217,6 +222,32 @@ def test_buffers_that_evaluation_moves_are_moved_once_a_batch(stand_in):
     for _ in range(4):
         evaluate(pictures())
     assert model[0].passes == 4
+    in_place(model)
+    evaluate(pictures())  # a replay that does not count, and then as usual
+    assert (Recorded.replayed, model[0].passes) == (3, 5)
+
+
+def test_elsewhere_than_where_it_was_made_and_under_autocast_nothing_is_captured(stand_in):
+    for moved in (True, False):
+        evaluate = Evaluation(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval(), GRAPHS)
+        evaluate._device = "cuda" if moved else "cpu"
+        with torch.autocast("cpu", enabled=not moved):
+            for _ in range(3):
+                evaluate(pictures())
+        assert (Recorded.recorded, evaluate.settled) == (0, True)
+
+
+def test_what_was_captured_is_given_back(stand_in):
+    model = network()
+    evaluate = Evaluation(model, GRAPHS)
+    for _ in range(3):
+        evaluate(pictures().requires_grad_())
+    kept = weakref.ref(model.first._kept[1]["weight"])
+    model.train()
+    assert kept() is not None
+    evaluate.release()
+    gc.collect()
+    assert kept() is None
 
 
 def test_without_graphs_it_is_the_model():

@@ -203,6 +203,15 @@ def test_rates_have_lines_of_their_own_and_the_best_is_drawn():
     assert best.cra_36.tolist() == [0.55, 0.51, 0.6, 0.4]
 
 
+def test_tables_are_written_where_nothing_is_done(tmp_path, monkeypatch):
+    (record,) = contest(tmp_path).records()
+    diverged = {name: value for name, value in record.items() if name != "certificate"} | {"status": "diverged"}
+    monkeypatch.setattr("lipref.race.tables.row", lambda found: row(record) | {"status": "diverged"})
+    written = race.write([diverged], [("aol", "XS")], tmp_path / "tables")
+    assert "race.png" not in {path.name for path in written}
+    assert "diverged" in (tmp_path / "tables" / "race.md").read_text()
+
+
 def test_several_rates_are_tried_on_held_out_images_alone(tmp_path):
     contest(tmp_path, rates=(0.003, 0.01))
     arguments = [

@@ -73,7 +73,8 @@ class Race:
             SliceEnded: the deadline has passed.
         """
         for seed, minutes, entry in self.runs():
-            name = f"{entry.layer} {entry.size}, {minutes:g} min, seed {seed}"
+            rate = "" if entry.learning_rate is None else f", lr {entry.learning_rate:g}"
+            name = f"{entry.layer} {entry.size}, {minutes:g} min{rate}, seed {seed}"
 
             def listen(progress: Progress | None, name: str = name) -> None:
                 if on_progress:

@@ -69,7 +69,10 @@ def people(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_recipes(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `rows` those by the size and peak learning rate with the best mean CRA, for each layer and budget."""
+    """Of `rows` that are done those by the size and peak learning rate with the best mean CRA, per layer and budget."""
+    table = table[table.status == "done"]
+    if table.empty:
+        return table
     means = table.assign(mean=table.groupby(["layer", "minutes", "size", "learning_rate"]).cra_36.transform("mean"))
     return table[means["mean"] == means.groupby(["layer", "minutes"])["mean"].transform("max")]
 
@@ -94,6 +97,7 @@ def goals(table: pd.DataFrame, layers: Sequence[tuple[str, str]]) -> pd.DataFram
     """
     groups = _groups(table)
     lines = [_goal("the best layer", at, wanted, groups) for at, wanted in GOALS.items()]
+    layers = dict.fromkeys(layers)  # tried at several rates one stands there several times
     printed = published.by_budget(published.DATASETS["cifar10-jpeg"]).query("budget == '2h'")
     printed = printed.set_index(["layer", "size"]).cra_36
     for layer, size in layers:
@@ -111,8 +115,8 @@ def _groups(table: pd.DataFrame) -> list[dict]:
     found = []
     keys = ["machine", "dataset", "layer", "size", "minutes", "epochs", "batch_size", "learning_rate", "options"]
     for names, group in table[(table.images == TESTED) & table.dataset.isin(PICTURES)].groupby(keys, sort=False):
-        counts = (group.status == "done") & (group.proved == True) & (group.train_minutes <= group.minutes)  # noqa: E712
-        if counts.all():
+        in_time = (group.status == "done") & (group.train_minutes <= group.minutes)
+        if in_time.all() and (group.proved == True).all():  # noqa: E712
             found.append(dict(zip(keys, names, strict=True)) | {"cra": 100 * group.cra_36.mean(), "n": len(group)})
     return found
 
@@ -136,9 +140,10 @@ def write(records: Sequence[dict], layers: Sequence[tuple[str, str]], out: Path)
     from lipref import plots
 
     table = rows(records)
-    reached = goals(table, list(dict.fromkeys(layers)))
-    picture = best_recipes(table[table.status == "done"])
-    written = artifacts.save(out, NAME, table=table, people=people(table), figure=plots.race(picture, GOALS))
+    reached = goals(table, layers)
+    drawn = best_recipes(table)
+    figure = None if drawn.empty else plots.race(drawn, GOALS)
+    written = artifacts.save(out, NAME, table=table, people=people(table), figure=figure)
     written += artifacts.save(out, "goals", table=reached, people=reached)
     write_json(out / "records.json", list(records))
     return [*written, out / "records.json"]
