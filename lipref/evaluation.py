@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,8 @@ class Evaluation:
         self.model = model
         self.notices: list[str] = []
         self.settled = False
-        self._device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+        tensors = chain(model.parameters(), model.buffers())  # a folded network has no parameters
+        self._device = next((tensor.device.type for tensor in tensors), "cpu")
         speed = usual(self._device) if speed is None else speed
         speed.check_device(self._device)
         self._capturing = speed.cuda_graphs
