@@ -23,7 +23,7 @@ from lipref.layers import (
     StandardConv2d,
     lot,
 )
-from lipref.linalg import asking, newton, polar, sylvester
+from lipref.linalg import asking, newton, polar
 from lipref.linalg.asking import allows
 from lipref.speed import Speed
 from lipref.training import train
@@ -62,9 +62,7 @@ def network(*classes):
 @pytest.fixture
 def device_ways(monkeypatch):
     """BCOP and LOT prepare their operators as on a GPU, with the questions that they ask there."""
-    monkeypatch.setattr(polar, "_found", lambda a: (polar._found_on_device(a), None, None))
-    given = sylvester.MANY_ITERATIONS, sylvester.EVERY, sylvester.SMALLER_RESIDUAL
-    monkeypatch.setattr(polar, "skew_sylvester", lambda h, s: sylvester._solved(h, s, *given))
+    monkeypatch.setattr(polar, "_on_cpu", lambda a: False)
     monkeypatch.setattr(lot, "whitened", lambda v, terms: newton._WhitenedByProducts.apply(v, terms, 1e-4))
 
 

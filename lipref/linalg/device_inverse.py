@@ -23,6 +23,15 @@ def by_cholesky(matrix: Tensor) -> Tensor:
     return (matrix.mH @ inverse_lower.mH) @ inverse_lower
 
 
+def inverse_of_positive(matrix: Tensor) -> Tensor:
+    """Inverse of symmetric positive definite matrices ``(..., m, m)``; not finite where they are not."""
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    inverse_lower = torch.linalg.solve_triangular(lower, eye.expand_as(matrix), upper=False)
+    inverse = inverse_lower.mT @ inverse_lower
+    return torch.where((failed == 0)[..., None, None], inverse, torch.nan)
+
+
 def by_factorising(matrix: Tensor) -> Tensor:
     """By the library's LU factorisation."""
     return torch.linalg.inv_ex(matrix)[0]

@@ -7,9 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lipref.linalg import polar_eigen
-from lipref.linalg.asking import allows, decide, recording, require
-from lipref.linalg.device_inverse import inverse_on_device
-from lipref.linalg.sylvester import skew_sylvester
+from lipref.linalg.asking import decide, recording, require
+from lipref.linalg.sylvester import skew_sylvester, skew_sylvester_on_device
 
 MAX_STEPS = 100
 ORDINARY = 2.0**20  # squared norms below this and above its inverse: their squares neither overflow nor underflow
@@ -74,7 +73,7 @@ def _found(a: Tensor) -> tuple[Tensor, polar_eigen.Basis | None, Tensor | None]:
     values stay zero. It begins with the mean square at 1, or as near below as the proof allows, since what is near 1
     arrives first. Where singular values differ much, on the CPU, eigenvectors of the Gram matrix are quicker.
     """
-    if a.device.type != "cpu":
+    if not _on_cpu(a):
         return _found_on_device(a), None, None
     a, gram, bound, magnitude = _measured(a)
     mean = _mean(gram)
@@ -86,6 +85,10 @@ def _found(a: Tensor) -> tuple[Tensor, polar_eigen.Basis | None, Tensor | None]:
         bound = torch.minimum(bound, _norm_scale_by_squares(gram, mean, a.shape[-2]))
     square = torch.maximum(mean, bound / ROOM).clamp_min(torch.finfo(a.dtype).tiny)
     return _iterated(a / square.sqrt(), gram / square), None, None
+
+
+def _on_cpu(a: Tensor) -> bool:
+    return a.device.type == "cpu"
 
 
 def _found_on_device(a: Tensor) -> Tensor:
@@ -175,22 +178,26 @@ def _gradient(q: Tensor, a: Tensor, grad: Tensor) -> Tensor:
     near = _gradient_near_identity(h, q.mT @ grad, grad, q)
     if near is not None:
         return near
+    if not bool(torch.isfinite(h).all()):  # which some devices report in ways of their own
+        raise torch.linalg.LinAlgError("the polar factor has no gradient: its matrix is not finite")
     values, vectors = torch.linalg.eigh(h)
     floor = values.amax(-1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny) * torch.finfo(q.dtype).eps
     return polar_eigen.gradient(polar_eigen.Basis(q @ vectors, values.clamp_min(floor), vectors), grad)
 
 
 def _gradient_near_identity(h: Tensor, inner: Tensor, grad: Tensor, q: Tensor) -> Tensor | None:
-    """`_gradient` by products alone, in float32; None where H is not near a multiple of the identity."""
+    """`_gradient` by products, in float32; None where H is not near a multiple of the identity, on a GPU very far."""
     if h.dtype == torch.float64:  # to its last digits conjugate gradients take longer
         return None
-    omega = skew_sylvester(h, inner - inner.mT)
-    if omega is None or q.shape[-2] == q.shape[-1]:
+    skew, square = inner - inner.mT, q.shape[-2] == q.shape[-1]
+    if not _on_cpu(h):
+        omega, inverse = skew_sylvester_on_device(h, skew, invert=not square)
+        if omega is None:
+            return None
+        return q @ omega if square else q @ omega + (grad - q @ inner) @ inverse
+    omega = skew_sylvester(h, skew)
+    if omega is None or square:
         return None if omega is None else q @ omega
-    if h.is_cuda:
-        inverse = inverse_on_device(h)
-        finite = allows(torch.isfinite(torch.linalg.matrix_norm(inverse)).all())
-        return q @ omega + (grad - q @ inner) @ inverse if finite else None
     factor, failed = torch.linalg.cholesky_ex(h)
     if bool(failed.any()):
         return None
