@@ -101,8 +101,12 @@ def run(plan: CostPlan, on_task: Callable[[int, int, str, str], None] | None = N
 
 
 def circumstances(record: dict) -> dict:
-    """What two measurements have to share to be compared: pictures, batch, device, machine, threads, library, torch."""
-    free = ("layer", "layer_sha256", "size", "repeats", "rounds")
+    """What two measurements have to share to be compared: pictures, batch, device, machine, threads, library, torch.
+
+    Not the threads on the host where a GPU does the work.
+    """
+    free = {"layer", "layer_sha256", "size", "repeats", "rounds", "quantities"}
+    free |= {"threads", "cores"} if record["config"]["device"] == "cuda" else set()
     return {name: value for name, value in record["config"].items() if name not in free}
 
 

@@ -75,18 +75,25 @@ def check_sizes(sizes: Sequence[str]) -> tuple[str, ...]:
     return tuple(sizes)
 
 
-def check_device(device: str) -> torch.device:
-    """``cpu``, or a CUDA device that is there."""
-    kind = device.split(":")[0]
-    available = {"cpu": True, "cuda": torch.cuda.is_available()}
-    usable = ", ".join(name for name, present in available.items() if present)
+def known_device(device: str) -> torch.device:
+    """``cpu`` or a CUDA device, whether it is here or not."""
     try:
         parsed = torch.device(device)
     except RuntimeError:
         parsed = None
-    if parsed is None or kind not in available:
-        raise LiprefError(f"unknown device {device!r}; here: {usable}")
-    count = torch.cuda.device_count() if kind == "cuda" else 1
-    if not available[kind] or (parsed.index or 0) >= count:
-        raise LiprefError(f"device {device!r} is not available on this machine; here: {usable}")
+    if parsed is None or parsed.type not in ("cpu", "cuda"):
+        raise LiprefError(f"unknown device {device!r}; here: {', '.join(_usable())}")
     return parsed
+
+
+def check_device(device: str) -> torch.device:
+    """``cpu``, or a CUDA device that is there."""
+    parsed = known_device(device)
+    count = torch.cuda.device_count() if parsed.type == "cuda" else 1
+    if parsed.type not in _usable() or (parsed.index or 0) >= count:
+        raise LiprefError(f"device {device!r} is not available on this machine; here: {', '.join(_usable())}")
+    return parsed
+
+
+def _usable() -> list[str]:
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -15,6 +15,7 @@ from lipref.data import ImageData, load, validation_split
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.names import check_device, check_layers, check_sizes, short_name
+from lipref.names import known_device as known_device
 from lipref.names import layer_names as layer_names
 from lipref.names import split_names as split_names
 from lipref.names import whole_numbers as whole_numbers

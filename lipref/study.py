@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -66,7 +67,7 @@ class Study:
         if len(batch) != 1 or batch[0] < 0:
             raise LiprefError(f"batch_size={batch_size!r}: give one whole number, 0 for the usual one")
         self.batch_size = batch[0] or plans.usual_batch(dataset)
-        plans.check_device(device)
+        plans.known_device(device)  # to draw records of another machine it need not be here
         self.records = _folder(records) if records else None
         specs = {label: resolve(name) for label, name in self.labels.items()}
         self._asked = selection.Asked(
@@ -216,13 +217,17 @@ class Study:
         return records
 
     def _committed_costs(self) -> list[dict]:
-        """Committed measurements of all layers and sizes, made under one set of circumstances; none unless all are."""
+        """Committed measurements of all layers and sizes, made under one set of circumstances; none unless all are.
+
+        Those of one file, where one has all.
+        """
         shape = data.shape(self.dataset)
         wanted = {(size, label) for size in self.sizes for label in self.labels}
         if not all(resolve(name).builtin for name in self.layers):
             return []
-        for path in sorted(RESULTS.glob("*/costs.json")):
-            fitting = [record for record in read(path) if self._cost_fits(record["config"], shape)]
+        files = [read(path) for path in sorted(RESULTS.glob("*/costs.json"))]
+        for records in (*files, list(itertools.chain(*files))):
+            fitting = [record for record in records if self._cost_fits(record["config"], shape)]
             while fitting:
                 same = measurements.circumstances(fitting[0])
                 group = [record for record in fitting if measurements.circumstances(record) == same]
@@ -243,6 +248,7 @@ class Study:
         )
 
     def _measure(self) -> list[dict]:
+        plans.check_device(self.device)
         plan = measurements.CostPlan(
             sizes=self.sizes, layers=self.layers, shape=data.shape(self.dataset), batch_size=self.batch_size,
             out=make_folder(RUNS / plans.short_name(self.dataset)), device=self.device,

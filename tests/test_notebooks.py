@@ -69,7 +69,8 @@ def test_what_the_map_names_is_there(name):
 
 def test_no_figure_is_left_over():
     expected = {output for item in ITEMS for output in item.outputs}
-    assert {path.name for path in (ROOT / "figures").iterdir()} == expected
+    assert {path.name for path in (ROOT / "figures").iterdir()} == expected | {"h200"}
+    assert {path.name for path in (ROOT / "figures" / "h200").iterdir()} < expected  # of docs/performance-gpu.md
 
 
 def test_the_readmes_table_is_the_map():

@@ -1,8 +1,10 @@
 """What a notebook gets from the library: committed records where they fit, computed ones where not."""
 
+import itertools
 import json
 
 import pytest
+import torch
 from tiny_runs import EXAMPLE
 
 from lipref import measurements, plans, study, sweeps
@@ -122,6 +124,18 @@ def test_a_notebook_trains_on_cuda_with_the_usual_options(asked, cuda):
     assert len(asked) == 2
     assert Study(layers="aol", say=lambda text: None).run_records  # on the CPU they are none
     assert asked[2].settings.speed == usual("cpu")
+
+
+def test_what_a_gpu_measured_is_drawn_without_one(nothing_runs):
+    """Sizes that stand in two committed files go together; what would have to be measured asks for the device."""
+    given = {"dataset": "cifar10", "device": "cuda", "batch_size": 256, "say": lambda text: None}
+    costs = Study(sizes="S,M", **given).costs
+    assert sorted(set(zip(costs.layer, costs["size"], strict=True))) == sorted(itertools.product(LAYERS, "MS"))
+    assert len(costs) == 16
+    assert set(costs.machine) == {"NVIDIA H200"}
+    if not torch.cuda.is_available():
+        with pytest.raises(LiprefError, match="'cuda' is not available"):
+            _ = Study(sizes="L", **given).costs
 
 
 def test_the_steps_that_decide_the_epochs_are_those_that_train(asked, cuda):
