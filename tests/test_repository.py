@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 
 import lipref
-from lipref import cost, report, runs
+from lipref import cost, race, report, runs
 from lipref.paths import RESULTS, ROOT
 from lipref.recipes import Search
 
@@ -268,6 +268,13 @@ def test_committed_measurements_carry_their_provenance(folder):
     _assert_provenance(records)
     table = pd.DataFrame([cost.row(record) for record in records]).sort_values(["size", "layer"], key=report.order)
     assert table.to_csv(index=False) == (RESULTS / folder / "costs.csv").read_text()
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in RESULTS.glob("*/race.json")))
+def test_committed_races_carry_their_provenance(folder):
+    records = json.loads((RESULTS / folder / "race.json").read_text())
+    _assert_provenance(records)
+    assert race.rows(records).to_csv(index=False) == (RESULTS / folder / "race.csv").read_text()
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent.name for path in RESULTS.glob("*/records.json")))
