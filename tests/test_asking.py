@@ -43,6 +43,27 @@ def test_polar_factors(before, now, room):
         assert relative(found, polar_factor(a.double()).float()) < 1e-5
 
 
+def wide(longest, seed):
+    """As a head's after some training: most singular values alike, few long."""
+    generator = torch.Generator().manual_seed(seed)
+    q, p = (torch.linalg.qr(torch.randn(2, 120, 120, generator=generator))[0] for _ in range(2))
+    return (q * torch.cat((torch.linspace(longest, 0.7 * longest, 2), torch.linspace(1, 1.2, 118)))) @ p
+
+
+@pytest.mark.parametrize("room", [1, 2])
+@pytest.mark.parametrize("before", [30.0, 200.0])
+@pytest.mark.parametrize("now", [1.0, 10.0, 31.0, 210.0, 1000.0])
+def test_polar_factors_of_few_long_directions(before, now, room):
+    a = wide(before, 0)
+    gram = a.mT @ a
+    assert (polar._norm_scale(gram, 120) > polar.WIDE * polar._mean(gram)).all()
+    found, holds = recorded(polar._found_on_device, a, wide(now, 1), room)
+    assert holds or now > before
+    if holds:
+        left, _, right = torch.linalg.svd(wide(now, 1).double())
+        assert relative(found, (left @ right).float()) < 1e-5
+
+
 def test_a_little_more_spread_still_holds():
     """Weights move: their graphs should not be recorded at every step."""
     for spread in (1.0, 1.5, 3.0):

@@ -12,6 +12,7 @@ from lipref.linalg.cayley import cayley_transform
 from lipref.linalg.convolution_polynomial import convolution_polynomial
 from lipref.linalg.elimination import inverse_by_elimination
 from lipref.linalg.gram import input_gram
+from lipref.linalg.minimax import cubic_steps
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
 from lipref.linalg.polar import polar_factor
 from lipref.linalg.projector_products import projector_products
@@ -401,6 +402,20 @@ def test_the_inverse_of_what_is_not_a_number_is_none(invert):
     matrix = torch.eye(40).repeat(2, 1, 1)
     matrix[0, 3, 2] = torch.nan
     assert invert(matrix)[0].isnan().any()
+
+
+@pytest.mark.parametrize(("low", "steps"), [(0.7, 1), (0.25, 2), (1 / 64, 5), (1e-4, 10)])
+def test_cubics_bring_an_interval_near_one_and_never_above(low, steps):
+    found = cubic_steps(low, 0.75)
+    assert len(found) <= steps
+    x = torch.cat((torch.logspace(-9, 0, 4001, dtype=F64), torch.linspace(low, 1, 4001, dtype=F64)))
+    y = x
+    for linear, cubic in found:
+        y = linear * y - cubic * y**3
+        assert y.min() >= 0
+        assert y.max() <= 1 + 1e-15
+    assert y[x >= low].min() >= 0.75
+    assert cubic_steps(0.8, 0.75) == ()
 
 
 @pytest.mark.parametrize("values", VALUES)

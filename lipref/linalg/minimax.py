@@ -1,4 +1,4 @@
-"""Polynomials that bring positive numbers near their inverse square roots, as steps towards those of matrices."""
+"""Polynomials of least error, as steps towards functions of matrices: inverse square roots, and polar factors."""
 
 from __future__ import annotations
 
@@ -81,3 +81,21 @@ def steps_to_inverse_root(low: float, high: float, half: float) -> tuple[Step, .
                 return (*steps, step._replace(coefficients=tuple(c * (1 - error) for c in step.coefficients)))
         steps.append(step)
         low, high, half = (1 - error) ** 2, (1 + error) ** 2, 1.0
+
+
+@functools.lru_cache(maxsize=64)
+def cubic_steps(low: float, enough: float) -> tuple[tuple[float, float], ...]:
+    """Pairs (a, b): one after the other ``x -> a x - b x^3`` take all of ``[low, 1]`` into ``[enough, 1]``.
+
+    What is below ``low`` grows as fast, by 2.6 a step at first, and nothing in [0, 1] ever exceeds 1. Each is the cubic
+    nearest to a constant on the interval that the ones before have left, divided by its maximum. (As Amsel et al., "The
+    Polar Express", 2025, do it for degree 5.)
+    """
+    steps = []
+    while low < enough:
+        # Equal at both ends, and so far below its mean there as its maximum, at the root of s / 3, is above.
+        s = 1 + low + low**2
+        least, most = s * low - low**3, 2 / 3 * s * (s / 3) ** 0.5
+        steps.append((s / most, 1 / most))
+        low = least / most
+    return tuple(steps)

@@ -8,10 +8,13 @@ from torch.autograd.function import once_differentiable
 
 from lipref.linalg import polar_eigen
 from lipref.linalg.asking import decide, recording, require
+from lipref.linalg.minimax import cubic_steps
 from lipref.linalg.sylvester import skew_sylvester, skew_sylvester_on_device
 
 MAX_STEPS = 100
 ORDINARY = 2.0**20  # squared norms below this and above its inverse: their squares neither overflow nor underflow
+WIDE = 40.0  # largest square over the mean one, from which on cubics of least error are quicker, on a GPU
+ENOUGH = 0.75  # up to which they go: Bjorck and Bowie's do the rest
 ROOM = 2.0  # squares up to here converge fast: 3 is the limit, and what is near it is thrown back to 0
 
 
@@ -96,9 +99,9 @@ def _found_on_device(a: Tensor) -> Tensor:
     gram = a.mT @ a
     bound, mean = _norm_scale(gram, a.shape[-2]), _mean(gram)
     ordinary, alike = ((bound < ORDINARY) & (bound > 1 / ORDINARY)).all(), (bound <= ROOM * mean).all()
-    is_ordinary, are_alike = decide(
-        (ordinary, alike),
-        lambda found: (bool(found[0]), bool(found[1])),
+    is_ordinary, are_alike, halvings = decide(
+        (ordinary, alike, (bound / mean).amax()),
+        lambda found: (bool(found[0]), bool(found[1]), _halvings(found[2])),
         lambda answer: ordinary & alike if answer[1] and recording() == 1 else ordinary,
     )
     are_alike = are_alike and recording() <= 1  # where there should be more room, the way that is always right
@@ -107,8 +110,22 @@ def _found_on_device(a: Tensor) -> Tensor:
         mean, are_alike = _mean(gram), False
     if not are_alike:
         bound = torch.minimum(bound, _norm_scale_by_squares(gram, mean, a.shape[-2]))
+    if is_ordinary and halvings:
+        q, gram = a / bound.sqrt(), gram / bound
+        for linear, cubic in cubic_steps(2.0**-halvings, ENOUGH):
+            q = torch.add(linear * q, q @ gram, alpha=-cubic)
+            gram = q.mT @ q
+        return _iterated(q, gram, pause=2)
     square = torch.maximum(mean, bound / ROOM).clamp_min(torch.finfo(a.dtype).tiny)
     return _iterated(a / square.sqrt(), gram / square, pause=2)
+
+
+def _halvings(spread: float) -> int:
+    """How often 1 is halved to where the small singular values should begin, the largest being 1; 0: not worth it.
+
+    ``spread``: the largest square over the mean one. Where it is not right more or fewer steps are left to `_iterated`.
+    """
+    return math.ceil(math.log2(4 * spread**0.5)) if WIDE <= spread < ORDINARY else 0
 
 
 def _mean(gram: Tensor) -> Tensor:
