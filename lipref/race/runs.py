@@ -24,6 +24,7 @@ from lipref.training import Progress, train
 
 FILE = "paces.json"  # seconds of a training step, measured once and then fixed: they decide the epochs
 WARM_UP, TIMED, LONGEST = 3, 30, 20.0  # steps before the clock, steps on it at most, and seconds of them at most
+WARM_UP_ON_CUDA = 15  # in the first ones graphs are recorded, by layers that ask the device several times
 SHARE = 0.97  # of a budget that epochs are planned for: what ends a moment late would not count
 CHECKPOINT_SECONDS = 15.0  # what a slice's end or a kill may cost
 
@@ -152,11 +153,12 @@ class Race:
             torch.manual_seed(0)
             spec = resolve(entry.layer)
             model = convnet(entry.size, spec, self.data.num_classes, self.data.channels, self.data.image_size)
-            clock = _Clock()
+            warm_up = WARM_UP_ON_CUDA if device.type == "cuda" else WARM_UP
+            clock = _Clock(warm_up)
             try:
                 outcome = train(
                     model.to(device), Batches(self.data.train, self.data, entry.batch_size, 0, device),
-                    entry.settings(self.data.name, self.device, WARM_UP + TIMED + 1, 0), on_progress=clock,
+                    entry.settings(self.data.name, self.device, warm_up + TIMED + 1, 0), on_progress=clock,
                 )  # fmt: skip
             except _Timed:
                 return clock.seconds
@@ -170,14 +172,15 @@ class _Timed(Exception):
 class _Clock:
     """Mean seconds of a step, from the calls after each."""
 
-    def __init__(self) -> None:
-        self.done, self.started, self.seconds = 0, 0.0, 0.0
+    def __init__(self, warm_up: int) -> None:
+        self.warm_up, self.done, self.started, self.seconds = warm_up, 0, 0.0, 0.0
 
     def __call__(self, progress: Progress) -> None:
         now = time.perf_counter()
         self.done += 1
-        if self.done == WARM_UP:
+        timed = self.done - self.warm_up
+        if timed == 0:
             self.started = now
-        elif self.done > WARM_UP and (self.done - WARM_UP == TIMED or now - self.started > LONGEST):
-            self.seconds = (now - self.started) / (self.done - WARM_UP)
+        elif timed > 0 and (timed == TIMED or now - self.started > LONGEST):
+            self.seconds = (now - self.started) / timed
             raise _Timed
