@@ -250,6 +250,31 @@ def test_the_polar_factor_in_float32_is_that_of_float64(values, shape, scale, on
     assert relative(scale * pulled(polar_factor, weight), pulled(slow_polar_factor, precise)) < 1e-4
 
 
+@pytest.mark.parametrize("least", [1e-3, 1e-4])
+@pytest.mark.parametrize("shape", [(64, 64), (64, 32), (256, 256)])
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_one_small_singular_value_is_not_taken_for_none(least, shape, on_cpu, monkeypatch):
+    """A step moves it by little, and yet it is far from 1."""
+    monkeypatch.setattr(polar, "_on_cpu", lambda a: on_cpu)
+    a = with_values(shape, lambda m: torch.cat((torch.ones(m - 1, dtype=F64), torch.full((1,), least, dtype=F64))))
+    q = polar_factor(a.float())
+    assert float(torch.linalg.svdvals(q)[-1]) > 0.9999
+    assert relative(q, slow_polar_factor(a)) < 1e-7 / least
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_singular_values_of_zero_stay_and_end_it(dtype, on_cpu, monkeypatch):
+    monkeypatch.setattr(polar, "_on_cpu", lambda a: on_cpu)
+    steps = []
+    monkeypatch.setattr(polar, "_distance", lambda gram, of=polar._distance: steps.append(1) or of(gram))
+    a = torch.eye(30, dtype=dtype)
+    a[3, 3] = 0
+    q = polar_factor(torch.stack((a, torch.zeros_like(a))))
+    assert torch.allclose(q, torch.stack((a, torch.zeros_like(a))), atol=1e-6)
+    assert len(steps) < 20
+
+
 @pytest.mark.parametrize("values", ["equal", "after training", "steep"])
 def test_the_gradient_of_few_rows_is_that_of_all(values):
     weight = with_values((24, 24), VALUES[values]).float().requires_grad_()
@@ -395,6 +420,15 @@ def test_rounding_of_a_few_long_directions_is_noticed(side):
     exact = torch.linalg.inv(matrix.double())
     assert relative(device_inverse.inverse_on_device(matrix), exact) > 4e-6
     assert relative(cayley._on_device(matrix), exact) < 1e-6
+
+
+def test_an_inverse_that_cannot_be_had_is_not_a_number():
+    matrix = torch.eye(33).repeat(2, 1, 1)
+    matrix[1, 0, 1], matrix[1, 1, 0] = 1e4, -1e4
+    for found in (device_inverse.by_cholesky(matrix), device_inverse.inverse_of_positive(matrix + matrix.mT)):
+        assert found[0].isfinite().all()
+    for found in (device_inverse.by_cholesky(matrix), device_inverse.inverse_of_positive(-torch.eye(3)[None])):
+        assert found[-1].isnan().any() or torch.allclose(found[-1] @ matrix[-1], torch.eye(33), atol=1e-3)
 
 
 @pytest.mark.parametrize("invert", [device_inverse.by_cholesky, device_inverse.by_factorising])

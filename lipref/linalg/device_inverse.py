@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-LARGEST = 1024  # a side up to which Cholesky's factorisation is the quickest on an H200 (docs/performance-gpu.md)
+LARGEST = 1024  # a side up to which Cholesky's factorisation was the quickest on an H200
 
 
 def inverse_on_device(matrix: Tensor) -> Tensor:
@@ -15,9 +15,11 @@ def inverse_on_device(matrix: Tensor) -> Tensor:
 def by_cholesky(matrix: Tensor) -> Tensor:
     """``M^H (M M^H)^-1`` by one factorisation; of ``I + A`` that is ``(I - A) (I - A^2)^-1``.
 
-    For norms well below 1000 in float32: the condition of what is factorised is the square of the matrix's.
+    For norms well below 1000 in float32: the condition of what is factorised is the square of the matrix's. Where the
+    factorisation fails the result is not finite.
     """
-    lower = torch.linalg.cholesky_ex(matrix @ matrix.mH)[0]
+    lower, failed = torch.linalg.cholesky_ex(matrix @ matrix.mH)
+    lower = torch.where((failed == 0)[..., None, None], lower, torch.nan)
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     inverse_lower = torch.linalg.solve_triangular(lower, eye.expand_as(matrix), upper=False)
     return (matrix.mH @ inverse_lower.mH) @ inverse_lower
@@ -26,10 +28,10 @@ def by_cholesky(matrix: Tensor) -> Tensor:
 def inverse_of_positive(matrix: Tensor) -> Tensor:
     """Inverse of symmetric positive definite matrices ``(..., m, m)``; not finite where they are not."""
     lower, failed = torch.linalg.cholesky_ex(matrix)
+    lower = torch.where((failed == 0)[..., None, None], lower, torch.nan)
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     inverse_lower = torch.linalg.solve_triangular(lower, eye.expand_as(matrix), upper=False)
-    inverse = inverse_lower.mT @ inverse_lower
-    return torch.where((failed == 0)[..., None, None], inverse, torch.nan)
+    return inverse_lower.mT @ inverse_lower
 
 
 def by_factorising(matrix: Tensor) -> Tensor:

@@ -53,6 +53,11 @@ def _measured(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     bound = _norm_scale(gram, a.shape[-2])
     if bool(((bound < ORDINARY) & (bound > 1 / ORDINARY)).all()):
         return a, gram, bound, None
+    return _divided(a)
+
+
+def _divided(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`_measured` of matrices that have to be divided."""
     magnitude = _magnitude(a)
     a = a / magnitude
     gram = a.mT @ a
@@ -102,11 +107,11 @@ def _found_on_device(a: Tensor) -> Tensor:
     is_ordinary, are_alike, halvings = decide(
         (ordinary, alike, (bound / mean).amax()),
         lambda found: (bool(found[0]), bool(found[1]), _halvings(found[2])),
-        lambda answer: ordinary & alike if answer[1] and recording() == 1 else ordinary,
+        lambda answer: None if not answer[0] else ordinary & alike if answer[1] and recording() == 1 else ordinary,
     )
     are_alike = are_alike and recording() <= 1  # where there should be more room, the way that is always right
     if not is_ordinary:
-        a, gram, bound, _ = _measured(a)
+        a, gram, bound, _ = _divided(a)
         mean, are_alike = _mean(gram), False
     if not are_alike:
         bound = torch.minimum(bound, _norm_scale_by_squares(gram, mean, a.shape[-2]))
@@ -136,33 +141,43 @@ def _iterated(q: Tensor, gram: Tensor, pause: int = 1) -> Tensor:
     """To convergence from ``q`` of norm below sqrt(3) and its Gram matrix.
 
     The device is asked after the first step, and then after every ``pause`` steps, unless one is expected to do.
+    Singular values that steps do not move are 0, and stay so.
     """
-    # A step of norm d leaves an error of at most 1.5 d^2.
-    enough = torch.tensor((4 * torch.finfo(q.dtype).eps * q.shape[-1] ** 0.5 / 1.5) ** 0.5, dtype=q.dtype).item()
+    # From a distance d of the Gram matrix to I, halved, a step leaves an error of at most 1.5 d^2.
+    eps = torch.finfo(q.dtype).eps * q.shape[-1] ** 0.5
+    enough = (4 * eps / 1.5) ** 0.5
     look = 1
     for number in range(1, MAX_STEPS + 1):
         step = torch.add(q, q @ gram, alpha=-1).mul_(0.5)
+        if number == look:
+            more = decide(
+                (_distance(gram), torch.linalg.matrix_norm(step).amax()),
+                # Written so that a NaN ends it.
+                lambda found: (
+                    0 if not (found[0] > enough and found[1] > eps) else 1 if 1.5 * found[0] ** 2 <= enough else pause
+                ),
+            )
+            look += more
         q = q + step
         if number == look:
-            distance = torch.linalg.matrix_norm(step).amax()
-            more = decide(
-                [distance],
-                # Written so that a NaN ends it.
-                lambda found: 0 if not found[0] > enough else 1 if 1.5 * found[0] ** 2 <= enough else pause,
-            )
-            if not more:
-                return _with_room(q, enough) if recording() else q
-            look += more
+            return _with_room(q, enough, eps) if recording() else q
         gram = q.mT @ q
     return q
 
 
-def _with_room(q: Tensor, enough: float) -> Tensor:
+def _distance(gram: Tensor) -> Tensor:
+    """Half the largest of the matrices' distances to I, ``()``."""
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return 0.5 * torch.linalg.matrix_norm(gram - eye).amax()
+
+
+def _with_room(q: Tensor, enough: float, eps: float) -> Tensor:
     """Some steps more, for other weights that will go the same way."""
     for _ in range(recording()):
-        step = torch.add(q, q @ (q.mT @ q), alpha=-1).mul_(0.5)
+        gram = q.mT @ q
+        step = torch.add(q, q @ gram, alpha=-1).mul_(0.5)
         q = q + step
-    require(torch.linalg.matrix_norm(step).amax() <= enough)
+    require((_distance(gram) <= enough) | (torch.linalg.matrix_norm(step).amax() <= eps))
     return q
 
 

@@ -15,7 +15,7 @@ RESIDUAL = 1e-5
 MANY_ITERATIONS = 60
 EVERY = 3  # iterations between two questions
 SMALLER_RESIDUAL = 2e-6
-FARTHEST = 4000.0  # condition of H up to which its inverse in float32 does
+FARTHEST = 1000.0  # condition of H up to which its inverse in float32 does
 POWERS = 4  # of matrices on some vectors, by which norms are estimated
 
 
