@@ -9,12 +9,12 @@ replay by the usual code, and their gradients go back through it after.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from lipref.forward import Forward
+from lipref.forward import Forward, buffers_unmoved
 from lipref.layers.together import prepared_together
 from lipref.linalg.asking import Answers
 
@@ -52,6 +52,17 @@ class CudaGraph:
         return self._outputs
 
 
+@contextlib.contextmanager
+def finished(images: Tensor) -> Iterator[None]:
+    """Context on the device of ``images``, which has done all that was asked of it at the end, on any stream."""
+    try:
+        with torch.cuda.device_of(images):
+            yield
+    finally:
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+
+
 class CapturedPass:
     """Loss, numbers and gradients of one batch; the weights are not changed.
 
@@ -78,22 +89,14 @@ class CapturedPass:
         self.images, self.labels = images.clone(), labels.clone()
         self._parameters = [parameter for parameter in forward.model.parameters() if parameter.requires_grad]
         self._modules, self._tensors = list(forward.model.modules()), list(forward.model.parameters())
-        buffers = [(buffer, buffer.clone()) for buffer in forward.model.buffers()]
-        try:
+        with buffers_unmoved(forward.model) as buffers, finished(images):
             self._given = {
                 layer: {name: _leaf(value) for name, value in operator.items()}
                 for layer, operator in self._prepared().items()
             }
             places = [value for operator in self._given.values() for value in operator.values()]
             self._places = [value for value in places if value.requires_grad]
-            with torch.cuda.device_of(images):
-                self._graph = CudaGraph(self._noted_pass, self._recorded_pass)
-        finally:
-            if images.is_cuda:
-                torch.cuda.synchronize(images.device)  # another stream may still use them
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
+            self._graph = CudaGraph(self._noted_pass, self._recorded_pass)
         # What a replay moves that does not count; where nothing was asked, every one counts.
         self._moved = [buffer for buffer, _ in buffers] if self._answers.checks else []
         self._before: list[Tensor] = []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lipref import capture
 from lipref.errors import LiprefError
-from lipref.forward import reason
+from lipref.forward import buffers_unmoved, reason
 from lipref.layers import LipschitzConv2d
 from lipref.layers.kept import distance
 from lipref.speed import Speed, usual
@@ -120,20 +120,15 @@ class _CapturedBatch:
         self._layers = [layer for layer in layers if layer._kept is not None]
         states = [(layer._state(), layer._kept[2]) for layer in self._layers]
         self._pairs = [(tensor, made_from[name]) for state, made_from in states for name, tensor in state.items()]
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        self._moved: list[Tensor] = []  # by a pass, and not to be moved by one that does not count
         try:
-            # What is made here serves calls of every mode, those without inference mode among them.
-            with torch.inference_mode(False), torch.cuda.device_of(images):
-                self._images = images.detach().clone()
-                self._graph = capture.CudaGraph(self._pass, self._pass)
+            with buffers_unmoved(model) as buffers:
+                # What is made here serves calls of every mode, those without inference mode among them.
+                with torch.inference_mode(False), capture.finished(images):
+                    self._images = images.detach().clone()
+                    self._graph = capture.CudaGraph(self._pass, self._pass)
+                # By a pass, and not to be moved by one that does not count.
+                self._moved = [buffer for buffer, values in buffers if not torch.equal(buffer, values)]
         finally:
-            if images.is_cuda:
-                torch.cuda.synchronize(images.device)  # another stream may still use them
-            for buffer, values in buffers:
-                if not torch.equal(buffer, values):
-                    self._moved.append(buffer)
-                    buffer.copy_(values)
             changed = [layer for layer, kept in before.items() if layer._kept is not kept]
             for layer in changed:  # recorded, not computed: nothing may read it
                 layer.__dict__["_kept"] = None

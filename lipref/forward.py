@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lipref.errors import LiprefError
 from lipref.layers import LipschitzConv2d
+from lipref.layers.base import in_quick_layout
 from lipref.layers.together import prepared_together
 from lipref.speed import Speed
 
@@ -113,9 +114,8 @@ class Forward:
         if not self._wanted or self.batch_size not in (None, len(images)):
             return
         started = time.perf_counter()
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
-            with warnings.catch_warnings():
+            with buffers_unmoved(self.model), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._compile(images, finish)
             self._wanted = False
@@ -125,9 +125,6 @@ class Forward:
             self._compiled, self._wanted = None, False
             self.notices.append(f"not compiled: {reason(error)}")
         finally:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
             self.compile_seconds += time.perf_counter() - started
 
     def _compile(self, images: Tensor, finish: Callable[[Tensor], Tensor]) -> None:
@@ -185,16 +182,10 @@ class Forward:
             found[layer] = (x.shape[-2], x.shape[-1])
             return x.new_zeros(x.shape[0], layer.out_channels, *x.shape[-2:])
 
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         devices = [images.device] if images.is_cuda else []
         stand_ins = {layer: functools.partial(look, layer) for layer in self._layers}
-        try:
-            with torch.random.fork_rng(devices), torch.no_grad(), _instead(stand_ins):
-                self.model(images)
-        finally:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
+        with buffers_unmoved(self.model), torch.random.fork_rng(devices), torch.no_grad(), _instead(stand_ins):
+            self.model(images)
         return found
 
     def _own_passes(self) -> dict[nn.Module, Callable]:
@@ -236,15 +227,11 @@ def _transform(layer: LipschitzConv2d, speed: Speed, x: Tensor, operator: Mappin
         x = x.contiguous()
     else:
         x = x.contiguous(memory_format=torch.channels_last)
-        operator = {name: _channels_last(value) for name, value in operator.items()}
+        operator = {name: in_quick_layout(value) for name, value in operator.items()}
     if speed.precision == "float32":
         return layer.transform(x, operator)
     with torch.autocast(x.device.type, torch.bfloat16):
         return layer.transform(x.bfloat16(), operator).bfloat16()
-
-
-def _channels_last(value: Tensor) -> Tensor:
-    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
 
 def _in_float32(forward: Callable, *given: object) -> object:
@@ -268,6 +255,18 @@ def _own_code(model: nn.Module) -> set[nn.Module]:
 
 def _speed_for(layer: LipschitzConv2d, speed: Speed, own_code: set[nn.Module]) -> Speed:
     return replace(speed, channels_last=False) if layer in own_code else speed
+
+
+@contextmanager
+def buffers_unmoved(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Context that puts the buffers back to what they were; gives each with its values of before."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield buffers
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 
 P = ParamSpec("P")
 T = TypeVar("T")
+PROBES = 4
 
 
 def kept(make: Callable[P, T]) -> Callable[P, T]:
@@ -31,3 +32,9 @@ def kept(make: Callable[P, T]) -> Callable[P, T]:
 
     found.cache_clear, found.cache_info = once.cache_clear, once.cache_info
     return found
+
+
+@kept
+def probes(side: int, dtype: torch.dtype, device: str) -> torch.Tensor:
+    """Random vectors by which norms of matrices of this side are estimated, ``(side, PROBES)``, always the same."""
+    return torch.randn(side, PROBES, generator=torch.Generator().manual_seed(side)).to(device, dtype)

@@ -18,20 +18,22 @@ def by_cholesky(matrix: Tensor) -> Tensor:
     For norms well below 1000 in float32: the condition of what is factorised is the square of the matrix's. Where the
     factorisation fails the result is not finite.
     """
-    lower, failed = torch.linalg.cholesky_ex(matrix @ matrix.mH)
-    lower = torch.where((failed == 0)[..., None, None], lower, torch.nan)
-    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    inverse_lower = torch.linalg.solve_triangular(lower, eye.expand_as(matrix), upper=False)
+    inverse_lower = _inverse_factor(matrix @ matrix.mH)
     return (matrix.mH @ inverse_lower.mH) @ inverse_lower
 
 
 def inverse_of_positive(matrix: Tensor) -> Tensor:
     """Inverse of symmetric positive definite matrices ``(..., m, m)``; not finite where they are not."""
+    inverse_lower = _inverse_factor(matrix)
+    return inverse_lower.mT @ inverse_lower
+
+
+def _inverse_factor(matrix: Tensor) -> Tensor:
+    """``L^-1`` of ``matrix = L L^H``; not finite where it is not positive definite."""
     lower, failed = torch.linalg.cholesky_ex(matrix)
     lower = torch.where((failed == 0)[..., None, None], lower, torch.nan)
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    inverse_lower = torch.linalg.solve_triangular(lower, eye.expand_as(matrix), upper=False)
-    return inverse_lower.mT @ inverse_lower
+    return torch.linalg.solve_triangular(lower, eye.expand_as(matrix), upper=False)
 
 
 def by_factorising(matrix: Tensor) -> Tensor:

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from lipref.linalg.asking import decide, places, recording
-from lipref.linalg.constants import kept
+from lipref.linalg.constants import PROBES, probes
 from lipref.linalg.minimax import Step, steps_to_inverse_root
 
 NEAR = 2**-0.25  # distance from a multiple of I, relative to it, up to which that is what is known of the spectrum
 LEAST = 0.003  # eigenvalue, relative to the largest, down to which the steps reach
 MOST = 0.2  # above that they are not worth a look
 POWER = 12  # of the test for small eigenvalues
-PROBES = 4
 PASSED = 4.0  # the sum of that power that passes
 ROOM = 2.0  # while answers are recorded: how far the spectrum may move before they hold no more
 SLACK = PASSED ** (-1 / POWER)  # so that one eigenvalue passes down to this times the limit
@@ -117,17 +116,11 @@ def _below(z: Tensor, floor: Tensor) -> Tensor:
 
     From the sum of ``(floor / x)^POWER`` over the eigenvalues x, estimated by random vectors: the largest decides.
     """
-    probes = _probes(z.shape[-1], str(z.device), z.dtype)
     z = floor.sqrt() * z
-    y = probes.expand(len(z), -1, -1)
+    y = probes(z.shape[-1], z.dtype, str(z.device)).expand(len(z), -1, -1)
     for _ in range(POWER):
         y = z @ y
     return ~(torch.linalg.vector_norm(y, dim=(-2, -1)).square() <= PASSED * PROBES)
-
-
-@kept
-def _probes(side: int, device: str, dtype: torch.dtype) -> Tensor:
-    return torch.randn(side, PROBES, generator=torch.Generator().manual_seed(side)).to(device, dtype)
 
 
 def _spectrum(found: list[float]) -> tuple[float, float]:

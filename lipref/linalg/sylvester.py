@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lipref.linalg.asking import allows, decide, recording, require
-from lipref.linalg.constants import kept
+from lipref.linalg.constants import probes
 from lipref.linalg.device_inverse import inverse_of_positive
 
 NEAR = 0.25  # of H to a multiple of I: root mean square deviation of its eigenvalues, relative to their mean
@@ -55,16 +55,11 @@ def skew_sylvester_on_device(h: Tensor, s: Tensor, invert: bool = False) -> tupl
 
 def _norm(h: Tensor) -> Tensor:
     """The norm of symmetric ``h`` ``(..., m, m)`` from below, nearly: ``(..., 1, 1)``."""
-    y = _probes(h.shape[-1], h.dtype, str(h.device))
+    y = probes(h.shape[-1], h.dtype, str(h.device))
     for _ in range(POWERS):
         y = h @ y
         y = y / torch.linalg.matrix_norm(y, keepdim=True)
     return torch.linalg.matrix_norm(h @ y, keepdim=True)
-
-
-@kept
-def _probes(side: int, dtype: torch.dtype, device: str) -> Tensor:
-    return torch.randn(side, 4, generator=torch.Generator().manual_seed(side)).to(device, dtype)
 
 
 def _is_near(h: Tensor) -> Tensor:
