@@ -116,7 +116,7 @@ def _groups(table: pd.DataFrame) -> list[dict]:
     keys = ["machine", "dataset", "layer", "size", "minutes", "epochs", "batch_size", "learning_rate", "options"]
     for names, group in table[(table.images == TESTED) & table.dataset.isin(PICTURES)].groupby(keys, sort=False):
         in_time = (group.status == "done") & (group.train_minutes <= group.minutes)
-        if in_time.all() and (group.proved == True).all():  # noqa: E712
+        if in_time.all() and group.proved.eq(True).all():
             found.append(dict(zip(keys, names, strict=True)) | {"cra": 100 * group.cra_36.mean(), "n": len(group)})
     return found
 
