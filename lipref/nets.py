@@ -13,6 +13,7 @@ from lipref.activations import MaxMin
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, resolve
 from lipref.layers.kept import checked
+from lipref.layers.layout import laid_out
 
 BASE_WIDTH = {"XS": 16, "S": 32, "M": 64, "L": 128}
 SIZES = (*BASE_WIDTH, *(f"{size}_1x1" for size in BASE_WIDTH))
@@ -34,6 +35,24 @@ class PadChannels(nn.Module):
         return f"{self.channels}"
 
 
+class _First(torch.autograd.Function):
+    """The first channels of images ``(N, C, H, W)``, with a gradient in the order in memory of the one that comes."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, channels: int) -> Tensor:
+        return x[:, :channels]
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.rest = inputs[0].shape[1] - inputs[1]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return F.pad(grad, (0, 0, 0, 0, 0, ctx.rest)), None
+
+
 class FirstChannels(nn.Module):
     """The first ``channels`` channels (or features) of ``(N, C, ...)``: a projection, 1-Lipschitz."""
 
@@ -42,7 +61,7 @@ class FirstChannels(nn.Module):
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, : self.channels]
+        return _First.apply(x, self.channels) if x.dim() == 4 and torch.is_grad_enabled() else x[:, : self.channels]
 
     def extra_repr(self) -> str:
         return f"{self.channels}"
@@ -65,7 +84,11 @@ class ConvNet(nn.Sequential):
             raise LiprefError(
                 f"ConvNet: input of shape {tuple(x.shape)}; expected (N, {', '.join(map(str, expected))})"
             )
-        if self.training or not x.is_cuda:
+        if self.training:
+            for module in self:
+                x = module(laid_out(x, module))
+            return x
+        if not x.is_cuda:
             return super().forward(x)
         with checked(module for module in self.modules() if isinstance(module, LipschitzConv2d)):
             return super().forward(x)

@@ -91,8 +91,8 @@ def test_few_and_many_entries_near_zero_are_summed_alike(monkeypatch):
     weight = torch.randn(40, 40, 3, 3) * (torch.rand(40, 1, 1, 1) < 0.1)
     weight[:, ::2, 1:] = 0
     results = []
-    for many in (0, 10**9):
-        monkeypatch.setattr(self_correlation, "MANY", many)
+    for few in (0, 10**9):
+        monkeypatch.setattr(self_correlation, "FEW", few)
         results.append(absolute_self_correlation(weight))
     assert torch.allclose(*results, rtol=1e-6)
 

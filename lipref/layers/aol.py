@@ -49,8 +49,24 @@ class AOLConv2d(KernelConv2d):
         nn.init.orthogonal_(self.weight)
 
     def effective_kernel(self) -> Tensor:
-        row_sums = absolute_gram(self.weight).sum(1)
-        return self.weight * (row_sums + self.EPSILON).rsqrt()[:, None, None]
+        return self.weight * self._scale()[:, None, None]
+
+    def _scale(self) -> Tensor:
+        return (absolute_gram(self.weight).sum(1) + self.EPSILON).rsqrt()
+
+    def prepare(self, size: Size) -> Operator:
+        if not self.training or self.weight.is_cuda or type(self) is not AOLConv2d:
+            return super().prepare(size)
+        return self.with_bias({"weight": self.weight, "scale": self._scale()})
+
+    def transform(self, x: Tensor, operator: Operator) -> Tensor:
+        if "scale" in operator:  # of the kernel or of the images, whichever is smaller
+            scale, weight = operator["scale"][:, None, None], operator["weight"]
+            if x.numel() < weight.numel():
+                x = x * scale
+            else:
+                operator = operator | {"weight": weight * scale}
+        return super().transform(x, operator)
 
     def likeness(self, size: Size | None = None) -> Hashable | None:
         return self._likeness_on_cuda(AOLConv2d) if self.kernel_size in (1, 3) else None

@@ -57,6 +57,7 @@ class LipschitzConv2d(nn.Module):
     default_padding: ClassVar[str] = "circular"
     square_only: ClassVar[bool] = False
     capturable: ClassVar[bool] = False  # a CUDA graph may hold `prepare` in training: it waits for no device, but
+    convolves: ClassVar[bool] = False  # `transform` is convolutions and what goes entry by entry
     asks: ClassVar[bool] = False  # where it does so by `lipref.linalg.asking`
 
     def __init__(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
 from lipref.layers.base import Operator, Size
@@ -13,7 +12,7 @@ from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
 from lipref.linalg.norms import conv_norm_bound
-from lipref.linalg.padding import circular_pad, conv2d_same
+from lipref.linalg.padding import conv2d_same, conv2d_same_adjoint
 from lipref.linalg.torus import torus_shifts
 
 
@@ -71,9 +70,7 @@ class CPLConv2d(ResidualConv2d):
         with torch.no_grad():
             v = conv2d_same(u, self.weight, None, "circular")
             v = v / torch.linalg.vector_norm(v).clamp_min(tiny)
-        # The adjoint; not by `adjoint_kernel`, because autograd would keep that copy of the kernel.
-        k = self.kernel_size
-        image = F.conv_transpose2d(circular_pad(v, k // 2), self.weight, padding=k - 1)
+        image = conv2d_same_adjoint(v, self.weight, "circular")
         sigma = torch.linalg.vector_norm(image)
         return image.detach() / sigma.detach().clamp_min(tiny), sigma
 

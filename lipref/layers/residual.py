@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size
-from lipref.linalg.padding import adjoint_kernel, conv2d_same
+from lipref.linalg.padding import adjoint_kernel, conv2d_same, conv2d_same_adjoint
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_conv_norm, conv_rounding, gamma
 
 
@@ -21,6 +20,7 @@ class ResidualConv2d(LipschitzConv2d):
     the flipped, transposed kernel.
     """
 
+    convolves = True
     square_only = True
     default_padding = "zeros"
 
@@ -32,8 +32,9 @@ class ResidualConv2d(LipschitzConv2d):
         step = self.step(size)
         # The step multiplies the kernel, which is cheaper than multiplying the activations.
         stepped = self.weight * (step if step.dim() == 0 else step[:, None, None, None])
-        operator = {"weight": self.weight, "adjoint": adjoint_kernel(stepped)}
-        return self.with_bias(operator)
+        if self.training and not stepped.is_cuda:
+            return self.with_bias({"weight": self.weight, "stepped": stepped})
+        return self.with_bias({"weight": self.weight, "adjoint": adjoint_kernel(stepped)})
 
     @staticmethod
     def stepped(layers: Sequence[ResidualConv2d], weights: Tensor, steps: Tensor) -> list[Operator]:
@@ -46,10 +47,15 @@ class ResidualConv2d(LipschitzConv2d):
         ]
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
-        hidden = torch.relu(conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode))
+        # In place: nobody else has what a convolution gives, and pages that were never written cost more than a pass.
+        hidden = conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode).relu_()
         if x.is_cuda:  # the sign is the kernel's, which is smaller than the images: one pass less backward
             return x + conv2d_same(hidden, -operator["adjoint"], None, self.padding_mode)
-        return x - conv2d_same(hidden, operator["adjoint"], None, self.padding_mode)
+        if "stepped" in operator:
+            y = conv2d_same_adjoint(hidden, operator["stepped"], self.padding_mode)
+        else:
+            y = conv2d_same(hidden, operator["adjoint"], None, self.padding_mode)
+        return y.neg_().add_(x) if y.dtype == x.dtype else x - y
 
     def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         # The exact map is that of the stored K and step; the rounding of their product is one more error per entry.

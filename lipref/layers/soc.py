@@ -50,6 +50,7 @@ class SOCConv2d(LipschitzConv2d):
     """
 
     default_padding = "zeros"
+    convolves = True
     capturable = True
     PERIOD, LONG, SHORT = 200, 50, 1
     ERROR = 1e-5  # at most, of the series in evaluation: else large kernels, where few terms do, would contract by it

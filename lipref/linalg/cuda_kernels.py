@@ -27,6 +27,11 @@ def available() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def stands_for_others(tensor: Tensor) -> bool:
+    """Whether it is one of torch.func's."""
+    return any(wrapped(tensor) for wrapped in _WRAPPED)
+
+
 def serves(x: Tensor, *others: Tensor) -> bool:
     """Whether the kernels take ``x``, and with it ``others``, on the same device.
 
@@ -36,7 +41,7 @@ def serves(x: Tensor, *others: Tensor) -> bool:
     if not x.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     for tensor in (x, *others):
-        if type(tensor) not in (Tensor, nn.Parameter) or any(wrapped(tensor) for wrapped in _WRAPPED):
+        if type(tensor) not in (Tensor, nn.Parameter) or stands_for_others(tensor):
             return False
     fits = x.dim() == 4 and x.dtype in DTYPES and x.numel() < MOST * x.shape[0]
     return fits and available() and _works(x.dtype, x.get_device())

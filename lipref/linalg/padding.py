@@ -1,5 +1,7 @@
 """Same-size convolution with zero or circular padding, for images of any size."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,8 @@ class _CircularPad(torch.autograd.Function):
     def forward(x: Tensor, pad: int) -> Tensor:
         if cuda_kernels.serves(x):
             return cuda_kernels.circular_padded(x, pad)
+        if _channels_innermost(x):
+            return _padded_innermost(x, pad)
         return F.pad(x, (pad,) * 4, mode="circular")
 
     @staticmethod
@@ -30,6 +34,8 @@ class _CircularPad(torch.autograd.Function):
         pad = ctx.pad
         if cuda_kernels.serves(grad):
             return _CircularPadAdjoint.apply(grad, pad), None
+        if _channels_innermost(grad):
+            return _padded_innermost_adjoint(grad, pad), None
         height, width = (side - 2 * pad for side in grad.shape[-2:])
         # What wrapped around goes back: first the rows, then the columns.
         rows = grad[..., pad : pad + height, :].clone()
@@ -39,6 +45,42 @@ class _CircularPad(torch.autograd.Function):
         whole[..., :pad] += rows[..., pad + width :]
         whole[..., width - pad :] += rows[..., :pad]
         return whole, None
+
+
+def _channels_innermost(x: Tensor) -> bool:
+    """In memory, and not in NCHW order too."""
+    if x.dim() != 4 or x.device.type != "cpu" or cuda_kernels.stands_for_others(x) or x.is_contiguous():
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _padded_innermost(x: Tensor, pad: int) -> Tensor:
+    """Of images whose channels are innermost, which stay so: PyTorch's own padding would turn them."""
+    images, (height, width) = x.permute(0, 2, 3, 1), x.shape[-2:]
+    padded = images.new_empty(len(images), height + 2 * pad, width + 2 * pad, images.shape[-1])
+    rows = padded[:, pad : pad + height]
+    rows[:, :, pad : pad + width] = images
+    rows[:, :, :pad], rows[:, :, pad + width :] = images[:, :, width - pad :], images[:, :, :pad]
+    padded[:, :pad], padded[:, pad + height :] = rows[:, height - pad :], rows[:, :pad]
+    return padded.permute(0, 3, 1, 2)
+
+
+def _padded_innermost_adjoint(grad: Tensor, pad: int) -> Tensor:
+    images, (height, width) = grad.permute(0, 2, 3, 1), (side - 2 * pad for side in grad.shape[-2:])
+    whole = images[:, pad : pad + height, pad : pad + width].clone(memory_format=torch.contiguous_format)
+    pieces = itertools.product(_pieces(height, pad), _pieces(width, pad))
+    for (to_rows, rows), (to_columns, columns) in list(pieces)[1:]:
+        whole[:, to_rows, to_columns] += images[:, rows, columns]
+    return whole.permute(0, 3, 1, 2)
+
+
+def _pieces(size: int, pad: int) -> list[tuple[slice, slice]]:
+    """Along one axis places of an image, and those of the padded one that came from them: itself, and what wrapped."""
+    return [
+        (slice(size), slice(pad, pad + size)),
+        (slice(pad), slice(pad + size, None)),
+        (slice(size - pad, size), slice(pad)),
+    ]
 
 
 class _CircularPadAdjoint(torch.autograd.Function):
@@ -85,6 +127,17 @@ def conv2d_same(x: Tensor, weight: Tensor, bias: Tensor | None, padding_mode: st
     if padding_mode == "zeros":
         return F.conv2d(x, weight, bias, padding=pad)
     return F.conv2d(circular_pad(x, pad), weight, bias)
+
+
+def conv2d_same_adjoint(y: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
+    """The adjoint of `conv2d_same` with ``weight`` ``(O, I, k, k)``: ``y`` ``(N, O, H, W)`` to ``(N, I, H, W)``.
+
+    For training on a CPU: neither its forward nor its backward pass makes an `adjoint_kernel`.
+    """
+    pad = weight.shape[-1] // 2
+    if padding_mode == "zeros":
+        return F.conv_transpose2d(y, weight, padding=pad)
+    return F.conv_transpose2d(circular_pad(y, pad), weight, padding=2 * pad)
 
 
 def adjoint_kernel(weight: Tensor) -> Tensor:

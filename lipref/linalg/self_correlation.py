@@ -26,7 +26,7 @@ from lipref.linalg.gram import input_gram
 A = -1.9
 NEAR = 8  # units of roundoff of the largest entry: below that a sign may be wrong
 NARROW = 64  # channels below which `absolute_gram` takes the sum over the taps, which is as quick
-MANY = 2**14  # entries near 0: then all are summed anew
+FEW = 1 / 32  # of a matrix's entries: from that many near 0 on all are summed anew, which is as quick
 _PARTNER = (1, 0, 2, 4, 3)
 _SHIFTS = [(0, 0), *((0, d) for d in (1, 2)), *((d, e) for d in (1, 2) for e in range(-2, 3))]  # the other half: -shift
 
@@ -120,13 +120,13 @@ class _AbsoluteSelfCorrelation(torch.autograd.Function):
         rest[:, :, 1, 1].diagonal().fill_(0)
         first, second = _values(rest)
         half = _interpolated(second.mT @ first)
+        del first, second
         scale = half[0].diagonal().amax()
         _add_diagonal(half, rest, diagonal)
-        half = _with_near_zeros(half, weight, NEAR * torch.finfo(half.dtype).eps * scale)
-        ctx.save_for_backward(weight, half.sign().to(torch.int8))
-        half = half.abs()
-        rest = half[1:].sum(0)
-        return half[0] + rest + rest.mT
+        half, sizes = _with_near_zeros(half, weight, NEAR * torch.finfo(half.dtype).eps * scale)
+        ctx.save_for_backward(weight, half.sign_().to(torch.int8))
+        rest = sizes[1:].sum(0)
+        return sizes[0] + rest + rest.mT
 
     @staticmethod
     @once_differentiable
@@ -135,10 +135,12 @@ class _AbsoluteSelfCorrelation(torch.autograd.Function):
         half = signs * (grad + grad.mT)
         torch.mul(signs[0], grad, out=half[0])
         products = _interpolated_adjoint(half)
+        del half
         first, second = _values(weight)
         gradient = first.new_empty(2, *first.shape)
         torch.bmm(second, products, out=gradient[0])
         torch.bmm(first, products.mT, out=gradient[1])
+        del first, second
         return _values_adjoint(gradient, weight)
 
 
@@ -196,23 +198,28 @@ def _add_diagonal(half: Tensor, rest: Tensor, diagonal: Tensor) -> None:
     half[0].diagonal()[:n].addcmul_(diagonal, diagonal)
 
 
-def _with_near_zeros(half: Tensor, weight: Tensor, least: Tensor) -> Tensor:
-    """``half``, with the entries below ``least`` summed over the taps."""
-    numbers, *places = (half.abs() < least).nonzero(as_tuple=True)  # numbers in order
-    if len(numbers) > MANY:
+def _with_near_zeros(half: Tensor, weight: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """``half`` with the entries below ``least`` summed over the taps, and its absolute values."""
+    sizes = half.abs()
+    places = (sizes < least).nonzero(as_tuple=True)
+    if len(places[0]) > FEW * half[0].numel():
         whole = input_gram(weight)
-        return torch.stack([whole[:, :, 2 + down, 2 + right] for down, right in _SHIFTS])
-    counts = numbers.bincount(minlength=len(_SHIFTS)).tolist()
-    for number, (i, j) in enumerate(zip(*(place.split(counts) for place in places), strict=True)):
-        if len(i):
-            (rows, lower), (columns, later) = (_overlap(shift) for shift in _SHIFTS[number])
-            half[number, i, j] = (weight[:, :, rows, columns][:, i] * weight[:, :, lower, later][:, j]).sum((0, 2, 3))
-    return half
+        half = torch.stack([whole[:, :, 2 + down, 2 + right] for down, right in _SHIFTS])
+        return half, half.abs()
+    shifts, one, other = places
+    taps = weight.flatten(2)
+    products = taps[:, one].permute(1, 2, 0) @ taps[:, other].transpose(0, 1)  # of all pairs of taps
+    values = (products * _like(_overlaps(), weight)[shifts]).sum((1, 2))
+    half[places], sizes[places] = values, values.abs()
+    return half, sizes
 
 
-def _overlap(shift: int) -> tuple[slice, slice]:
-    """The taps p, and p + shift, where both are there."""
-    return slice(max(-shift, 0), 3 - max(shift, 0)), slice(max(shift, 0), 3 - max(-shift, 0))
+@functools.cache
+def _overlaps() -> np.ndarray:
+    """``(13, 9, 9)``: 1 where the second tap is the first one shifted."""
+    taps = np.array(list(itertools.product(range(3), repeat=2)))
+    shifts = np.array(_SHIFTS)
+    return (taps[:, None] + shifts[:, None, None] == taps).all(-1).astype(float)
 
 
 def _like(matrix: np.ndarray, tensor: Tensor) -> Tensor:
