@@ -96,8 +96,8 @@ def test_aol_counts_its_self_correlation():
     (way,) = ways_of(resolve("aol"))
     wide = count_layer(lambda: built(way, 128), batch=B, channels=128, side=S)[PARAMETER]
     assert 13 * 128**3 <= wide.macs <= 18 * 128**3  # and what it takes to and from the points
-    # The kernel, its self-correlation and the scaled kernel; and a scale per channel, seen three times.
-    assert (9 + 25 + 9) * C**2 <= counts.stored <= (9 + 25 + 9) * C**2 + 4 * C
+    # The kernel and its self-correlation, and a scale per channel; scaled is the smaller of images and kernel.
+    assert (9 + 25) * C**2 <= counts.stored <= (9 + 25) * C**2 + 4 * C
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -106,9 +106,8 @@ def test_soc_stores_one_activation_per_term_or_one_in_all(recompute):
         options = {"train_terms": terms, "recompute": recompute}
         counts = count_layer(lambda given=options: LAYERS["soc"](C, C, 3, **given), batch=B, channels=C, side=S)
         assert counts[INPUT].macs == terms * B * S**2 * C**2 * 9
-        assert counts[INPUT].stored == (
-            B * S**2 * C if recompute else terms * B * S**2 * C + terms
-        )  # and 1 / j for each
+        # Of each term the images, 1 / j, and the kernel times that.
+        assert counts[INPUT].stored == (B * S**2 * C if recompute else terms * (B * S**2 * C + 9 * C**2 + 1))
 
 
 @pytest.mark.parametrize("way", ON_THE_CPU)
