@@ -14,6 +14,7 @@ from lipref.errors import LiprefError
 from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, resolve
 from lipref.layers.kept import checked
 from lipref.layers.layout import laid_out
+from lipref.linalg.cuda_kernels import stands_for_others
 
 BASE_WIDTH = {"XS": 16, "S": 32, "M": 64, "L": 128}
 SIZES = (*BASE_WIDTH, *(f"{size}_1x1" for size in BASE_WIDTH))
@@ -42,7 +43,7 @@ class _First(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, channels: int) -> Tensor:
-        return x[:, :channels]
+        return x[:, :channels].clone(memory_format=torch.preserve_format)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, int], output: Tensor) -> None:
@@ -61,7 +62,8 @@ class FirstChannels(nn.Module):
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return _First.apply(x, self.channels) if x.dim() == 4 and torch.is_grad_enabled() else x[:, : self.channels]
+        ordered = self.training and x.dim() == 4 and not stands_for_others(x) and not x.is_contiguous()
+        return _First.apply(x, self.channels) if ordered and torch.is_grad_enabled() else x[:, : self.channels]
 
     def extra_repr(self) -> str:
         return f"{self.channels}"

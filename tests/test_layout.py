@@ -8,10 +8,12 @@ from torch import nn
 
 from lipref import nets
 from lipref.activations import MaxMin
+from lipref.forward import Forward
 from lipref.layers import LAYERS, layout
 from lipref.layers.layout import laid_out
 from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same, conv2d_same_adjoint
 from lipref.nets import FirstChannels, convnet
+from lipref.speed import Speed
 
 INNERMOST = torch.channels_last
 
@@ -110,3 +112,56 @@ def test_the_gradient_comes_back_in_the_order_that_the_images_had():
     y = layout._InOrder.apply(x, torch.contiguous_format)
     assert y.is_contiguous()
     assert innermost(torch.autograd.grad(y, x, torch.randn(2, 8, 16, 16))[0])
+
+
+def test_batched_gradients_of_a_whole_network_are_those_one_by_one():
+    torch.manual_seed(0)
+    model = convnet("XS", "standard").train()
+    x = torch.rand(2, 3, 32, 32)
+
+    def loss(picture):
+        return model(picture[None]).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss))(x)
+    for picture, found in zip(x, together, strict=True):
+        torch.testing.assert_close(found, torch.func.grad(loss)(picture), rtol=1e-4, atol=1e-5)
+    assert torch.func.jacrev(lambda picture: model(picture[None])[0])(x[0]).shape == (10, 3, 32, 32)
+
+
+class Viewing(nn.Module):
+    def forward(self, x):
+        return x.view(len(x), -1).view(x.shape)
+
+
+def test_modules_of_ones_own_may_view_their_images():
+    class Own(LAYERS["aol"]):
+        def forward(self, x):
+            return super().forward(x.view(len(x), -1).view(x.shape))
+
+    x = torch.randn(2, 8, 16, 16).contiguous(memory_format=INNERMOST)
+    hooked = LAYERS["aol"](8, 8, 3)
+    hooked.register_forward_hook(lambda _, __, y: y.view(len(y), -1).view(y.shape))
+    for module in (nn.Sequential(nn.ReLU(), Viewing()), Own(8, 8, 3), hooked):
+        given = laid_out(x, module)
+        assert given.is_contiguous()
+        module(given)
+    frozen = LAYERS["aol"](8, 8, 3).eval()
+    assert laid_out(x, frozen).is_contiguous()
+
+
+def test_what_first_channels_give_may_be_changed_in_place():
+    x = torch.randn(2, 8, 4, 4).contiguous(memory_format=INNERMOST).requires_grad_()
+    nn.Sequential(FirstChannels(4), nn.ReLU(inplace=True))(
+        x.clone(memory_format=torch.preserve_format)
+    ).sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("layer", ["standard", "aol", "sll", "soc"])
+def test_bfloat16_trains_small_images_of_many_channels(layer):
+    """Within autocast nothing is convolved in the Fourier basis."""
+    torch.manual_seed(0)
+    model = convnet("S", layer).train()
+    logits = Forward(model, Speed(precision="bf16"), None)(torch.rand(16, 3, 32, 32))
+    logits.sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

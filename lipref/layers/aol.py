@@ -55,14 +55,14 @@ class AOLConv2d(KernelConv2d):
         return (absolute_gram(self.weight).sum(1) + self.EPSILON).rsqrt()
 
     def prepare(self, size: Size) -> Operator:
-        if not self.training or self.weight.is_cuda or type(self) is not AOLConv2d:
+        if not self.training or self.weight.device.type != "cpu" or type(self) is not AOLConv2d:
             return super().prepare(size)
         return self.with_bias({"weight": self.weight, "scale": self._scale()})
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         if "scale" in operator:  # of the kernel or of the images, whichever is smaller
             scale, weight = operator["scale"][:, None, None], operator["weight"]
-            if x.numel() < weight.numel():
+            if x.numel() < weight.numel() and x.dtype == scale.dtype:
                 x = x * scale
             else:
                 operator = operator | {"weight": weight * scale}

@@ -56,8 +56,8 @@ class LipschitzConv2d(nn.Module):
     padding_modes: ClassVar[tuple[str, ...]] = ("circular", "zeros")
     default_padding: ClassVar[str] = "circular"
     square_only: ClassVar[bool] = False
-    capturable: ClassVar[bool] = False  # a CUDA graph may hold `prepare` in training: it waits for no device, but
     convolves: ClassVar[bool] = False  # `transform` is convolutions and what goes entry by entry
+    capturable: ClassVar[bool] = False  # a CUDA graph may hold `prepare` in training: it waits for no device, but
     asks: ClassVar[bool] = False  # where it does so by `lipref.linalg.asking`
 
     def __init__(

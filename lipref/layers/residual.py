@@ -32,7 +32,7 @@ class ResidualConv2d(LipschitzConv2d):
         step = self.step(size)
         # The step multiplies the kernel, which is cheaper than multiplying the activations.
         stepped = self.weight * (step if step.dim() == 0 else step[:, None, None, None])
-        if self.training and not stepped.is_cuda:
+        if self.training and stepped.device.type == "cpu" and type(self).transform is ResidualConv2d.transform:
             return self.with_bias({"weight": self.weight, "stepped": stepped})
         return self.with_bias({"weight": self.weight, "adjoint": adjoint_kernel(stepped)})
 

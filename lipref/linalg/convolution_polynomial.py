@@ -63,12 +63,13 @@ def _partial_sums(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) 
     """``y_T`` to ``y_0``."""
     y = x
     yield y
-    # On CUDA and in training the smaller of the two is scaled: a factor of the images is a pass over memory each way.
-    # The sum is in place: nobody else has what a convolution gives.
+    # On CUDA, and where the kernel is trained, the smaller of the two is scaled: a factor of the images is a pass over
+    # memory each way. The sum is in place: nobody else has what a convolution gives.
     scaled = (x.is_cuda or weight.requires_grad) and weight.numel() < x.numel()
     for ratio in ratios.flip(0):
         if scaled:
-            y = conv2d_same(y, weight * ratio, None, padding_mode).add_(x)
+            product = conv2d_same(y, weight * ratio, None, padding_mode)
+            y = product.add_(x) if product.dtype == x.dtype else x + product
         else:
             y = torch.addcmul(x, ratio, conv2d_same(y, weight, None, padding_mode))
         yield y

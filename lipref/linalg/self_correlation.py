@@ -27,6 +27,7 @@ A = -1.9
 NEAR = 8  # units of roundoff of the largest entry: below that a sign may be wrong
 NARROW = 64  # channels below which `absolute_gram` takes the sum over the taps, which is as quick
 FEW = 1 / 32  # of a matrix's entries: from that many near 0 on all are summed anew, which is as quick
+MOST = 2**12  # of them at any size: each is gathered with a kernel's column, twice
 _PARTNER = (1, 0, 2, 4, 3)
 _SHIFTS = [(0, 0), *((0, d) for d in (1, 2)), *((d, e) for d in (1, 2) for e in range(-2, 3))]  # the other half: -shift
 
@@ -202,7 +203,7 @@ def _with_near_zeros(half: Tensor, weight: Tensor, least: Tensor) -> tuple[Tenso
     """``half`` with the entries below ``least`` summed over the taps, and its absolute values."""
     sizes = half.abs()
     places = (sizes < least).nonzero(as_tuple=True)
-    if len(places[0]) > FEW * half[0].numel():
+    if len(places[0]) > min(FEW * half[0].numel(), MOST):
         whole = input_gram(weight)
         half = torch.stack([whole[:, :, 2 + down, 2 + right] for down, right in _SHIFTS])
         return half, half.abs()

@@ -20,6 +20,7 @@ from lipref.linalg.constants import kept
 # Of multiply-accumulates in a time, relative to a direct convolution; measured on two cores with AVX-512.
 PRODUCT = 0.6
 SKINNY = 0.07  # of a kernel's matrices from its few taps: a pass over memory
+PLACES = 64  # of the largest torus: beyond, the transforms and what they make in between take more memory than is won
 BORDER = 0.55  # what a direct convolution spends on the border of circular padding, in places of the image
 
 
@@ -29,7 +30,8 @@ def pays(x: Tensor, weight: Tensor, padding_mode: str) -> bool:
     In float32 on a CPU. The libraries of other devices know such ways themselves, and evaluation, of whose rounding
     certificates give account, is direct.
     """
-    usual = type(x) is Tensor and not torch.compiler.is_compiling()  # tensors that are counted have shapes alone
+    # Other classes than Tensor, as when operations are counted, have shapes alone.
+    usual = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
     if not usual or x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != x.dtype:
         return False
     outputs, inputs, k, _ = weight.shape
@@ -38,7 +40,10 @@ def pays(x: Tensor, weight: Tensor, padding_mode: str) -> bool:
         return False
     places, bordered, matrices = height * width, (height + 2 * half) * (width + 2 * half), outputs * inputs
     margin = 0 if padding_mode == "circular" else half
-    rank = 1.5 * (height + margin) * (width + margin)
+    torus = (height + margin) * (width + margin)
+    if torus > PLACES:
+        return False
+    rank = 1.5 * torus
     products = rank * count * (matrices + places * (outputs + inputs))
     here = products / PRODUCT + rank * k * k * matrices / SKINNY
     border = 0 if padding_mode == "zeros" else BORDER * (bordered - places)
@@ -105,7 +110,7 @@ def _matrices(way: _Way, weight: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Convolution(torch.autograd.Function):
-    """Saves what it is given. Differentiable as often as one likes."""
+    """Keeps x and weight alone: the matrices are made again. Differentiable as often as one likes."""
 
     generate_vmap_rule = True
 
