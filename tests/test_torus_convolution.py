@@ -50,6 +50,14 @@ def test_in_float32_value_and_gradients_are_those_of_float64(mode, side, scale):
         assert (one - other).norm() < tolerance * other.norm()
 
 
+@pytest.mark.parametrize(("side", "mode", "count"), [(4, "circular", 22), (8, "circular", 94), (4, "zeros", 37)])
+def test_it_takes_a_sixth_to_a_quarter_of_the_products(side, mode, count):
+    """Of the 9 per place that a direct convolution takes."""
+    way = torus_convolution._way(side, side, 3, mode, "cpu", torch.float64)
+    assert [len(matrix) for matrix in way] == [count] * 3
+    assert count < 9 * side**2 * 0.26
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_it_is_differentiable_as_often_as_one_likes_and_by_torch_func(mode):
     torch.manual_seed(0)

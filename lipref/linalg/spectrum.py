@@ -20,10 +20,14 @@ from torch.autograd.function import once_differentiable
 from lipref.linalg.constants import kept
 
 
-def _phases(frequencies: Tensor, size: int, k: int) -> Tensor:
-    """``exp(2 pi i f (d - (k-1)/2) / size)`` for all frequencies f and taps d: ``(F, k)``."""
-    taps = torch.arange(k, device=frequencies.device, dtype=frequencies.dtype) - (k - 1) // 2
-    angle = 2 * math.pi / size * (torch.outer(frequencies, taps) % size)
+def taps(k: int, device: torch.device | str = "cpu") -> Tensor:
+    """Places of k centred taps along an axis, float64 ``(k,)``."""
+    return torch.arange(k, device=device, dtype=torch.float64) - (k - 1) // 2
+
+
+def _phases(frequencies: Tensor, size: int, places: Tensor) -> Tensor:
+    """``exp(2 pi i f d / size)`` for all frequencies f and places d: ``(F, D)``."""
+    angle = 2 * math.pi / size * (torch.outer(frequencies, places) % size)
     return torch.polar(torch.ones_like(angle), angle)
 
 
@@ -38,8 +42,8 @@ def kernel_symbol(weight: Tensor, size: tuple[int, int]) -> Tensor:
     k = weight.shape[-1]
     # Phases in float64 whatever the weight: their error would be the symbol's. MPS has no float64.
     device = torch.device("cpu") if weight.device.type == "mps" else weight.device
-    rows = _phases(torch.arange(height, device=device, dtype=torch.float64), height, k)
-    columns = _phases(torch.arange(width // 2 + 1, device=device, dtype=torch.float64), width, k)
+    rows = _phases(torch.arange(height, device=device, dtype=torch.float64), height, taps(k, device))
+    columns = _phases(torch.arange(width // 2 + 1, device=device, dtype=torch.float64), width, taps(k, device))
     complex_dtype = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
     rows, columns = rows.to(weight.device, complex_dtype), columns.to(weight.device, complex_dtype)
     partial = torch.tensordot(weight.to(complex_dtype), columns, dims=([3], [1]))  # (O, I, k, W')
@@ -57,17 +61,17 @@ def constrained_symbol(weight: Tensor, size: tuple[int, int], function: Callable
     height, width = size
     k, shape = weight.shape[-1], weight.shape[:-2]
     constants = _constants(height, width, k, str(weight.device), weight.dtype)
-    taps = weight.movedim((-2, -1), (0, 1)).reshape(k * k, -1)
-    real = function((constants.real_waves @ taps).unflatten(1, shape))
+    flat = weight.movedim((-2, -1), (0, 1)).reshape(k * k, -1)
+    real = function((constants.real_waves @ flat).unflatten(1, shape))
     dtype = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
     pairs = real.new_empty((0, *real.shape[1:]), dtype=dtype)
     if len(constants.waves):
-        pairs = function((constants.waves @ taps.to(dtype)).unflatten(1, shape))
+        pairs = function((constants.waves @ flat.to(dtype)).unflatten(1, shape))
     return _Spread.apply(real, pairs, constants).unflatten(0, (height, width // 2 + 1))
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """Flat places in a half spectrum: of real matrices, of half of the others, and of their conjugates.
 
     ``mirrored[n]`` is where the conjugate of the matrix at ``pairs[sources[n]]`` belongs.
@@ -80,9 +84,10 @@ class _Places:
 
 
 @functools.cache
-def _places(height: int, width: int) -> _Places:
+def half_spectrum(height: int, width: int) -> Places:
+    """Of images of ``(height, width)``."""
     half = width // 2 + 1
-    places = _Places([], [], [], [])
+    places = Places([], [], [], [])
     for row in range(height):
         for column in range(half):
             own = 2 * column % width == 0  # the column holds conjugate pairs
@@ -97,7 +102,7 @@ def _places(height: int, width: int) -> _Places:
 
 
 class _Constants(NamedTuple):
-    """What `constrained_symbol` uses at every call: `_Places` as tensors, and `_waves` of the first two."""
+    """What `constrained_symbol` uses at every call: `Places` as tensors, and `waves` of the first two."""
 
     alone: Tensor
     pairs: Tensor
@@ -109,25 +114,25 @@ class _Constants(NamedTuple):
 
 @kept
 def _constants(height: int, width: int, k: int, device: str, dtype: torch.dtype) -> _Constants:
-    places = _places(height, width)
+    places, centred = half_spectrum(height, width), taps(k)
     complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
     with torch.no_grad():
-        real_waves = _waves(places.alone, (height, width), k).real.to(dtype)
-        waves = _waves(places.pairs, (height, width), k).to(complex_dtype)
+        real_waves = waves(places.alone, (height, width), centred, centred).real.to(dtype)
+        pair_waves = waves(places.pairs, (height, width), centred, centred).to(complex_dtype)
         indices = (torch.tensor(each, dtype=torch.int64) for each in (places.alone, places.pairs, places.mirrored))
         sources = torch.tensor(places.sources, dtype=torch.int64)
-        return _Constants(*(value.to(device) for value in (*indices, sources, real_waves, waves)))
+        return _Constants(*(value.to(device) for value in (*indices, sources, real_waves, pair_waves)))
 
 
-def _waves(places: list[int], size: tuple[int, int], k: int) -> Tensor:
-    """``exp(2 pi i (f d / H + g e / W))`` for the frequencies (f, g) at flat places and all centred taps (d, e).
+def waves(places: list[int], size: tuple[int, int], rows: Tensor, columns: Tensor) -> Tensor:
+    """``exp(2 pi i (f d / H + g e / W))`` for the frequencies (f, g) at flat places, all rows d and all columns e.
 
-    ``(places, k * k)``, in double precision: an error of the phases would be the symbol's.
+    ``(places, D * E)``, in double precision: an error of the phases would be the symbol's.
     """
     (height, width), half = size, size[1] // 2 + 1
     flat = torch.tensor(places, dtype=torch.float64)
-    rows = _phases(flat.div(half, rounding_mode="floor"), height, k)
-    return (rows[:, :, None] * _phases(flat % half, width, k)[:, None, :]).flatten(1)
+    along_rows = _phases(flat.div(half, rounding_mode="floor"), height, rows)
+    return (along_rows[:, :, None] * _phases(flat % half, width, columns)[:, None, :]).flatten(1)
 
 
 class _Spread(torch.autograd.Function):

@@ -9,13 +9,13 @@ gradients are of the same kind.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lipref.linalg.constants import kept
+from lipref.linalg.spectrum import half_spectrum, taps, waves
 
 # Of multiply-accumulates in a time, relative to a direct convolution; measured on two cores with AVX-512.
 PRODUCT = 0.6
@@ -61,28 +61,20 @@ class _Way(NamedTuple):
 @kept
 def _way(height: int, width: int, k: int, padding_mode: str, device: str, dtype: torch.dtype) -> _Way:
     margin = 0 if padding_mode == "circular" else k // 2
-    torus = torch.tensor([height + margin, width + margin])
-    frequencies, places, taps = (
-        torch.cartesian_prod(*map(torch.arange, sides)).view(-1, 2)
-        for sides in (torus.tolist(), (height, width), (k, k))
-    )
-    conjugates = -frequencies % torus
-    first, second = ((each * torch.tensor([int(torus[1]), 1])).sum(1) for each in (frequencies, conjugates))
-    alone, pairs = frequencies[first == second], frequencies[first < second]
+    torus = height + margin, width + margin
+    frequencies = half_spectrum(*torus)
 
-    def waves(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def parts(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of the frequencies that are their own conjugates, and real and imaginary part of the others."""
-        own, others = (
-            2 * math.pi * ((each[:, None] * at % torus).double() / torus).sum(-1) for each in (alone, pairs)
-        )  # fmt: skip
-        return own.cos(), others.cos(), others.sin()
+        others = waves(frequencies.pairs, torus, rows, columns)
+        return waves(frequencies.alone, torus, rows, columns).real, others.real, others.imag
 
     # (p + iq)(r - is) = (u - w) + i(u + v) with u = p(r - s), v = (q - p)r, w = -(p + q)s; its real part times the wave
     # r + is counts twice, because the conjugate is left out.
-    own, p, q = waves(taps - k // 2)
+    own, p, q = parts(taps(k), taps(k))
     of_taps = torch.cat((own, p, q - p, p + q))
-    own, r, s = waves(places)
-    size = float(torus.prod())
+    own, r, s = parts(*(torch.arange(side, dtype=torch.float64) for side in (height, width)))
+    size = torus[0] * torus[1]
     of_input = torch.cat((own, r - s, r, -s))
     of_output = torch.cat((own, 2 * (r - s), -2 * s, -2 * r)) / size
     return _Way(*(value.to(device, dtype) for value in (of_taps, of_input, of_output)))
@@ -104,8 +96,8 @@ def _from(basis: Tensor, y: Tensor, size: torch.Size) -> Tensor:
 def _matrices(way: _Way, weight: Tensor) -> tuple[Tensor, ...]:
     """``(R, O', I)``, of some outputs after the others, so that each core makes some without waiting for another."""
     parts = max(each for each in (1, 2, 4) if len(weight) % each == 0)
-    taps = weight.flatten(2).unflatten(0, (parts, -1)).flatten(1, 2).mT
-    matrices = torch.bmm(way.of_taps.expand(parts, -1, -1), taps)
+    flat = weight.flatten(2).unflatten(0, (parts, -1)).flatten(1, 2).mT
+    matrices = torch.bmm(way.of_taps.expand(parts, -1, -1), flat)
     return matrices.unflatten(2, (-1, weight.shape[1])).unbind()
 
 
@@ -139,8 +131,8 @@ class _Convolution(torch.autograd.Function):
             of_x = _from(way.of_input, of_x, x.shape[-2:])
         if ctx.needs_input_grad[1]:
             outer = grad.mT @ _into(way.of_input, x)
-            taps = way.of_taps.mT @ outer.flatten(1)
-            of_weight = taps.unflatten(1, outer.shape[1:]).unflatten(0, weight.shape[2:]).movedim((0, 1), (2, 3))
+            flat = way.of_taps.mT @ outer.flatten(1)
+            of_weight = flat.unflatten(1, outer.shape[1:]).unflatten(0, weight.shape[2:]).movedim((0, 1), (2, 3))
         return of_x, of_weight, None
 
 
