@@ -12,6 +12,7 @@ from lipref.linalg.padding import adjoint_kernel, conv2d_same
 from lipref.linalg.self_correlation import absolute_grams
 from lipref.linalg.torus import torus_shifts
 
+SIZE = (8, 8)
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
@@ -29,7 +30,7 @@ def projected(operators):
 
 def alone(layer):
     """What `prepare` makes, as it is where layers are prepared in one call: on a CPU some leave products for later."""
-    operator = layer.prepare((8, 8))
+    operator = layer.prepare(SIZE)
     if "scale" in operator:
         return operator | {"weight": operator["weight"] * operator.pop("scale")[:, None, None]}
     if "stepped" in operator:
@@ -38,7 +39,7 @@ def alone(layer):
 
 
 def compare(cls, layers, twins):
-    operators, expected = cls.prepare_alike(layers), [alone(layer) for layer in twins]
+    operators, expected = cls.prepare_alike(layers, SIZE), [alone(layer) for layer in twins]
     for one, other in zip(operators, expected, strict=True):
         assert one.keys() == other.keys()
         assert all(relative(one[name], other[name]) < 1e-5 for name in one)
@@ -73,10 +74,11 @@ def test_prepared_in_one_call_they_are_what_each_is_alone(cls, k):
 def test_on_cuda_they_are_what_the_cpu_makes(cls, k):
     layers, twins = alike(cls, 64, k)
     on_cuda = [copy.deepcopy(layer).cuda() for layer in layers]
-    assert all(layer.likeness() is not None and layer.likeness() == on_cuda[0].likeness() for layer in on_cuda)
-    assert all(layer.likeness() is None for layer in layers)
+    keys = {layer.likeness(SIZE) for layer in on_cuda}
+    assert len(keys) == 1 and None not in keys
+    assert all(layer.likeness(SIZE) is None for layer in layers)
     for _ in range(2):
-        operators, expected = cls.prepare_alike(on_cuda), [alone(layer) for layer in twins]
+        operators, expected = cls.prepare_alike(on_cuda, SIZE), [alone(layer) for layer in twins]
         for one, other in zip(operators, expected, strict=True):
             assert all(relative(one[name].cpu(), other[name]) < 1e-5 for name in one)
         found = torch.autograd.grad(projected(operators), [p for layer in on_cuda for p in layer.parameters()])
@@ -109,12 +111,12 @@ def test_zeros_have_no_sign(near):
     assert relative(found, wanted) < 1e-4
 
 
-@pytest.mark.parametrize(("side", "k"), [(8, 3), (5, 3), (2, 3), (4, 1)])
-def test_shifts_of_a_torus_are_those_of_the_convolution(side, k):
+@pytest.mark.parametrize(("size", "k"), [((8, 8), 3), ((5, 7), 3), ((7, 2), 3), ((4, 3), 1)])
+def test_shifts_of_a_torus_are_those_of_the_convolution(size, k):
     torch.manual_seed(0)
-    x, weight = torch.randn(1, 3, side, side), torch.randn(3, 3, k, k)
+    x, weight = torch.randn(1, 3, *size), torch.randn(3, 3, k, k)
     for sign, kernel in ((1, weight), (-1, adjoint_kernel(weight))):
-        columns = x.flatten(2)[:, :, torus_shifts(side, k, sign, "cpu")].flatten(1, 2)
+        columns = x.flatten(2)[:, :, torus_shifts(size, k, sign, "cpu")].flatten(1, 2)
         matrix = weight.flatten(1) if sign == 1 else weight.transpose(0, 1).flatten(1)
-        found = (matrix @ columns).view(1, 3, side, side)
+        found = (matrix @ columns).view(1, 3, *size)
         assert torch.allclose(found, conv2d_same(x, kernel, None, "circular"), atol=1e-5)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
 from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
-from lipref.linalg.norms import conv_norm_bound
+from lipref.linalg.norms import conv_norm_bound, torus_margin
 from lipref.linalg.padding import conv2d_same, conv2d_same_adjoint
 from lipref.linalg.torus import torus_shifts
 
@@ -23,17 +24,19 @@ class CPLConv2d(ResidualConv2d):
     Source: Meunier et al., "A Dynamical System Perspective for Lipschitz Neural Networks", ICML 2022.
 
     ``y = x - h K^T relu(K x + b)``, 1-Lipschitz where ``h <= 2 / ||K||^2``. Parameters: ``weight`` K ``(C, C, k, k)``,
-    ``bias``; buffer: ``u``, a power-iteration vector, a feature map ``(1, C, 16, 16)`` on a torus (``(1, C, 1, 1)`` for
-    k = 1).
+    ``bias``; buffer: ``u``, a power-iteration vector, a feature map ``(1, C, 16, 16)`` (``(1, C, 1, 1)`` for k = 1).
 
     Training: one power iteration per forward pass from the kept u, ``h = 2 / (sigma^2 + 1e-6)``, sigma differentiated
-    with the vectors constant. Power iteration approaches the norm from below, so in training the layer may expand: this
-    is an estimate, and the train/eval gap of CPL. Evaluation: ``h = 2 / (B + 1e-6)`` with B a rigorous upper bound of
-    ``||K||^2`` at the image's own size.
+    with the vectors constant. It goes on the torus on which evaluation bounds the norm, of the image's side, or with
+    zero padding of k - 1 more; of a torus smaller than 16x16 u's first corner is the map, a larger one is left at 16.
+    Power iteration approaches the norm from below, so in training the layer may expand: this is an estimate, and the
+    train/eval gap of CPL. Evaluation: ``h = 2 / (B + 1e-6)`` with B a rigorous upper bound of ``||K||^2`` at the
+    image's own size.
 
     Differences from the authors' code: the bound in evaluation (theirs: 100 power iterations, an estimate;
-    ``eval_iterations=100`` restores that, and `lipschitz_bound` then tells the honest constant, above 1); u has a fixed
-    size and a circular map, and is warmed up at construction, where theirs takes the first image's size.
+    ``eval_iterations=100`` restores that, and `lipschitz_bound` then tells the honest constant, above 1); u is on a
+    torus of at most 16x16 and warmed up at construction, where theirs, with the padding of the layer itself, takes the
+    first image's size.
 
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in).
     """
@@ -41,13 +44,14 @@ class CPLConv2d(ResidualConv2d):
     capturable = True
     EPSILON = 1e-6
     WARM_UP = 50
+    SIDE = 16  # of the largest map
 
     def __init__(self, *args, eval_iterations: int | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._at_least_one(eval_iterations=eval_iterations)
         self.eval_iterations = eval_iterations
         channels, k = self.in_channels, self.kernel_size
-        side = 1 if k == 1 else 16
+        side = 1 if k == 1 else self.SIDE
         self.weight = nn.Parameter(empty((channels, channels, k, k), **self._factory))
         self.register_buffer("u", empty((1, channels, side, side), **self._factory))
         self.reset_parameters()
@@ -74,50 +78,65 @@ class CPLConv2d(ResidualConv2d):
         sigma = torch.linalg.vector_norm(image)
         return image.detach() / sigma.detach().clamp_min(tiny), sigma
 
-    def _estimate(self, iterations: int) -> Tensor:
+    def _torus(self, size: Size) -> Size:
+        """Sides of the map on images of ``size``."""
+        if self.kernel_size == 1:  # one matrix at every frequency
+            return 1, 1
+        more = torus_margin(self.kernel_size, self.padding_mode)
+        return min(self.SIDE, size[0] + more), min(self.SIDE, size[1] + more)
+
+    def _estimate(self, iterations: int, size: Size) -> Tensor:
         """Power-iteration estimate of the norm of K, from below; moves u in training."""
+        height, width = self._torus(size)
+        kept = self.u[..., :height, :width]
         if self.training and not self.track_power_vectors:
-            return torch.linalg.vector_norm(conv2d_same(self.u.clone(), self.weight, None, "circular"))
-        u = self.u
+            # A corner of u is of norm 1 only where images of this size came last.
+            u = F.normalize(kept.flatten(), dim=0).view_as(kept)
+            return torch.linalg.vector_norm(conv2d_same(u, self.weight, None, "circular"))
+        u = kept
         for _ in range(iterations):
             u, sigma = self._power_iteration(u)
         if self.training:
-            self.u.copy_(u)
+            kept.copy_(u)
         return sigma
 
     def step(self, size: Size) -> Tensor:
         if self.training:
-            squared = self._estimate(1) ** 2
+            squared = self._estimate(1, size) ** 2
         elif self.eval_iterations is not None:
-            squared = self._estimate(self.eval_iterations) ** 2
+            squared = self._estimate(self.eval_iterations, size) ** 2
         else:
             squared = self.weight.new_tensor(conv_norm_bound(self.weight, size, self.padding_mode) ** 2 * (1 + 1e-14))
         return 2 / (squared + self.EPSILON)
 
     def likeness(self, size: Size | None = None) -> Hashable | None:
-        return self._likeness_on_cuda(CPLConv2d) if self.track_power_vectors else None
+        if not self.track_power_vectors or (size is None and self.kernel_size > 1):
+            return None
+        alike = self._likeness_on_cuda(CPLConv2d)
+        return None if alike is None else (alike, self._torus(size or (1, 1)))
 
     @classmethod
     def prepare_alike(cls, layers: Sequence[CPLConv2d], size: Size | None = None) -> list[Operator]:
         weights = torch.stack([layer.weight for layer in layers])
         count, channels, _, k, _ = weights.shape
-        side, tiny = layers[0].u.shape[-1], torch.finfo(weights.dtype).tiny
+        torus, tiny = layers[0]._torus(size or (1, 1)), torch.finfo(weights.dtype).tiny
+        corners = [layer.u[..., : torus[0], : torus[1]] for layer in layers]
 
         def shifted(maps: Tensor, sign: int) -> Tensor:
-            """Maps ``(L, C, side^2)`` as seen by every tap: ``(L, C k^2, side^2)``."""
-            places = torus_shifts(side, k, sign, str(maps.device))
-            return maps[:, :, places].view(count, channels * k * k, side * side)
+            """Maps ``(L, C, H W)`` as seen by every tap: ``(L, C k^2, H W)``."""
+            places = torus_shifts(torus, k, sign, str(maps.device))
+            return maps[:, :, places].view(count, channels * k * k, -1)
 
         # `_power_iteration` of all, convolutions on the torus as products.
         with torch.no_grad():
-            v = weights.flatten(2) @ shifted(torch.cat([layer.u for layer in layers]).flatten(2), 1)
+            v = weights.flatten(2) @ shifted(torch.cat(corners).flatten(2), 1)
             v = v / torch.linalg.vector_norm(v, dim=(1, 2), keepdim=True).clamp_min(tiny)
             v = shifted(v, -1)
         image = weights.transpose(1, 2).flatten(2) @ v
         sigma = torch.linalg.vector_norm(image, dim=(1, 2))
         with torch.no_grad():
-            u = (image / sigma[:, None, None].clamp_min(tiny)).view(count, 1, channels, side, side)
-            torch._foreach_copy_([layer.u for layer in layers], list(u.unbind()))
+            u = (image / sigma[:, None, None].clamp_min(tiny)).view(count, 1, channels, *torus)
+            torch._foreach_copy_(corners, list(u.unbind()))
         return cls.stepped(layers, weights, 2 / (sigma**2 + cls.EPSILON))
 
     def lipschitz_bound(self, size: Size) -> float:

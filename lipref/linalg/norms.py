@@ -33,6 +33,11 @@ def norm_bound(matrices: Tensor, entry_error: float = 0.0) -> float:
     return (math.sqrt(largest) * scale + entry_error) * (1 + 4 * UNIT_ROUNDOFF)
 
 
+def torus_margin(k: int, padding_mode: str) -> int:
+    """By how much the torus whose convolution bounds a same-padded one on an image is larger than the image."""
+    return k - 1 if padding_mode == "zeros" else 0
+
+
 def conv_norm_bound(weight: Tensor, size: tuple[int, int], padding_mode: str) -> float:
     """Upper bound of the spectral norm of `conv2d_same` with ``weight`` ``(O, I, k, k)``.
 
@@ -44,8 +49,8 @@ def conv_norm_bound(weight: Tensor, size: tuple[int, int], padding_mode: str) ->
     k = weight.shape[-1]
     if k == 1:  # one tap: the same matrix at every frequency
         return norm_bound(weight[:, :, 0, 0])
-    if padding_mode == "zeros":
-        size = (size[0] + k - 1, size[1] + k - 1)
+    more = torus_margin(k, padding_mode)
+    size = (size[0] + more, size[1] + more)
     # A sum of k*k products with phases; their angles are below 2 pi, so they are off by some units of roundoff each.
     entry_error = 32 * (k * k + 4) * UNIT_ROUNDOFF * float(weight.abs().sum((2, 3)).norm())
     symbol = kernel_symbol(weight, size)
