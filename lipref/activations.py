@@ -21,10 +21,16 @@ class _Exchange(torch.autograd.Function):
         if cuda_kernels.serves(x, swap):
             return cuda_kernels.exchanged(x, swap)
         bits = x.view(_INTEGERS[x.element_size()])
-        difference = (bits[:, 0::2] ^ bits[:, 1::2]).mul_(swap)
-        result = bits.clone()
-        result[:, 0::2] ^= difference
-        result[:, 1::2] ^= difference
+        one, other = bits[:, 0::2], bits[:, 1::2]
+        difference = (one ^ other).mul_(swap)
+        if type(x) is Tensor and not (torch.compiler.is_compiling() or cuda_kernels.stands_for_others(x)):
+            result = torch.empty_like(bits)
+            torch.bitwise_xor(one, difference, out=result[:, 0::2])
+            torch.bitwise_xor(other, difference, out=result[:, 1::2])
+        else:  # which some do not take
+            result = bits.clone()
+            result[:, 0::2] ^= difference
+            result[:, 1::2] ^= difference
         return result.view(x.dtype)
 
     @staticmethod

@@ -13,7 +13,7 @@ from lipref.activations import MaxMin
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, resolve
 from lipref.layers.kept import checked
-from lipref.layers.layout import laid_out
+from lipref.layers.layout import in_order, laid_out, order_of
 from lipref.linalg.cuda_kernels import stands_for_others
 
 BASE_WIDTH = {"XS": 16, "S": 32, "M": 64, "L": 128}
@@ -37,7 +37,7 @@ class PadChannels(nn.Module):
 
 
 class _First(torch.autograd.Function):
-    """The first channels of images ``(N, C, H, W)``, with a gradient in the order in memory of the one that comes."""
+    """The first channels of images ``(N, C, H, W)``, with a gradient in the images' own order in memory."""
 
     generate_vmap_rule = True
 
@@ -48,10 +48,11 @@ class _First(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, int], output: Tensor) -> None:
         ctx.rest = inputs[0].shape[1] - inputs[1]
+        ctx.order = order_of(inputs[0])
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return F.pad(grad, (0, 0, 0, 0, 0, ctx.rest)), None
+        return F.pad(in_order(grad, ctx.order), (0, 0, 0, 0, 0, ctx.rest)), None
 
 
 class FirstChannels(nn.Module):

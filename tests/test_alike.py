@@ -33,8 +33,9 @@ def alone(layer):
     operator = layer.prepare(SIZE)
     if "scale" in operator:
         return operator | {"weight": operator["weight"] * operator.pop("scale")[:, None, None]}
-    if "stepped" in operator:
-        return operator | {"adjoint": adjoint_kernel(operator.pop("stepped"))}
+    if "step" in operator:
+        step = operator.pop("step").view(-1, 1, 1, 1)
+        return operator | {"adjoint": adjoint_kernel(operator["weight"] * step)}
     return operator
 
 
@@ -75,7 +76,8 @@ def test_on_cuda_they_are_what_the_cpu_makes(cls, k):
     layers, twins = alike(cls, 64, k)
     on_cuda = [copy.deepcopy(layer).cuda() for layer in layers]
     keys = {layer.likeness(SIZE) for layer in on_cuda}
-    assert len(keys) == 1 and None not in keys
+    assert len(keys) == 1
+    assert None not in keys
     assert all(layer.likeness(SIZE) is None for layer in layers)
     for _ in range(2):
         operators, expected = cls.prepare_alike(on_cuda, SIZE), [alone(layer) for layer in twins]

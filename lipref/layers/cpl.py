@@ -13,8 +13,8 @@ from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
 from lipref.linalg.norms import conv_norm_bound, torus_margin
-from lipref.linalg.padding import conv2d_same, conv2d_same_adjoint
-from lipref.linalg.torus import torus_shifts
+from lipref.linalg.padding import conv2d_same
+from lipref.linalg.power import power_iterations
 
 
 @register("cpl")
@@ -60,23 +60,7 @@ class CPLConv2d(ResidualConv2d):
         nn.init.xavier_normal_(self.weight)
         self._uniform_bias(self.in_channels * self.kernel_size**2)
         with torch.no_grad():
-            u = torch.randn_like(self.u)
-            for _ in range(self.WARM_UP):
-                u, _ = self._power_iteration(u)
-            self.u.copy_(u)
-
-    def _power_iteration(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The next u, without gradient, and the estimate ``v^T K u`` with it, for ``v`` the normed image of the old u.
-
-        The estimate is the norm of ``K^T v``, also in its gradient with u and v constant: one product serves both.
-        """
-        tiny = torch.finfo(u.dtype).tiny
-        with torch.no_grad():
-            v = conv2d_same(u, self.weight, None, "circular")
-            v = v / torch.linalg.vector_norm(v).clamp_min(tiny)
-        image = conv2d_same_adjoint(v, self.weight, "circular")
-        sigma = torch.linalg.vector_norm(image)
-        return image.detach() / sigma.detach().clamp_min(tiny), sigma
+            self.u.copy_(power_iterations(self.weight[None], torch.randn_like(self.u), self.WARM_UP)[0])
 
     def _torus(self, size: Size) -> Size:
         """Sides of the map on images of ``size``."""
@@ -85,20 +69,23 @@ class CPLConv2d(ResidualConv2d):
         more = torus_margin(self.kernel_size, self.padding_mode)
         return min(self.SIDE, size[0] + more), min(self.SIDE, size[1] + more)
 
+    def _corner(self, size: Size) -> Tensor:
+        """Of u, for images of ``size``."""
+        height, width = self._torus(size)
+        return self.u[..., :height, :width]
+
     def _estimate(self, iterations: int, size: Size) -> Tensor:
         """Power-iteration estimate of the norm of K, from below; moves u in training."""
-        height, width = self._torus(size)
-        kept = self.u[..., :height, :width]
+        corner = self._corner(size)
         if self.training and not self.track_power_vectors:
             # A corner of u is of norm 1 only where images of this size came last.
-            u = F.normalize(kept.flatten(), dim=0).view_as(kept)
+            u = F.normalize(corner.flatten(), dim=0).view_as(corner)
             return torch.linalg.vector_norm(conv2d_same(u, self.weight, None, "circular"))
-        u = kept
-        for _ in range(iterations):
-            u, sigma = self._power_iteration(u)
+        u, sigma = power_iterations(self.weight[None], corner, iterations)
         if self.training:
-            kept.copy_(u)
-        return sigma
+            with torch.no_grad():
+                corner.copy_(u)
+        return sigma[0]
 
     def step(self, size: Size) -> Tensor:
         if self.training:
@@ -118,25 +105,10 @@ class CPLConv2d(ResidualConv2d):
     @classmethod
     def prepare_alike(cls, layers: Sequence[CPLConv2d], size: Size | None = None) -> list[Operator]:
         weights = torch.stack([layer.weight for layer in layers])
-        count, channels, _, k, _ = weights.shape
-        torus, tiny = layers[0]._torus(size or (1, 1)), torch.finfo(weights.dtype).tiny
-        corners = [layer.u[..., : torus[0], : torus[1]] for layer in layers]
-
-        def shifted(maps: Tensor, sign: int) -> Tensor:
-            """Maps ``(L, C, H W)`` as seen by every tap: ``(L, C k^2, H W)``."""
-            places = torus_shifts(torus, k, sign, str(maps.device))
-            return maps[:, :, places].view(count, channels * k * k, -1)
-
-        # `_power_iteration` of all, convolutions on the torus as products.
+        corners = [layer._corner(size or (1, 1)) for layer in layers]
+        u, sigma = power_iterations(weights, torch.cat(corners), 1)
         with torch.no_grad():
-            v = weights.flatten(2) @ shifted(torch.cat(corners).flatten(2), 1)
-            v = v / torch.linalg.vector_norm(v, dim=(1, 2), keepdim=True).clamp_min(tiny)
-            v = shifted(v, -1)
-        image = weights.transpose(1, 2).flatten(2) @ v
-        sigma = torch.linalg.vector_norm(image, dim=(1, 2))
-        with torch.no_grad():
-            u = (image / sigma[:, None, None].clamp_min(tiny)).view(count, 1, channels, *torus)
-            torch._foreach_copy_(corners, list(u.unbind()))
+            torch._foreach_copy_(corners, list(u.split(1)))
         return cls.stepped(layers, weights, 2 / (sigma**2 + cls.EPSILON))
 
     def lipschitz_bound(self, size: Size) -> float:

@@ -54,9 +54,19 @@ class _InOrder(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, torch.memory_format], output: Tensor) -> None:
-        innermost = not inputs[0].is_contiguous() and inputs[0].is_contiguous(memory_format=torch.channels_last)
-        ctx.order = torch.channels_last if innermost else torch.contiguous_format
+        ctx.order = order_of(inputs[0])
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return grad if stands_for_others(grad) else grad.contiguous(memory_format=ctx.order), None
+        return in_order(grad, ctx.order), None
+
+
+def order_of(x: Tensor) -> torch.memory_format:
+    """Of images in memory: channels innermost, or row by row."""
+    innermost = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if innermost else torch.contiguous_format
+
+
+def in_order(grad: Tensor, order: torch.memory_format) -> Tensor:
+    """A gradient in the order of the images that it is for: with it, no sum or product mixes two."""
+    return grad if stands_for_others(grad) else grad.contiguous(memory_format=order)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size
+from lipref.linalg import torus_chains
 from lipref.linalg.padding import adjoint_kernel, conv2d_same, conv2d_same_adjoint
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_conv_norm, conv_rounding, gamma
 
@@ -30,10 +31,10 @@ class ResidualConv2d(LipschitzConv2d):
 
     def prepare(self, size: Size) -> Operator:
         step = self.step(size)
+        if self.training and step.device.type == "cpu" and type(self).transform is ResidualConv2d.transform:
+            return self.with_bias({"weight": self.weight, "step": step})
         # The step multiplies the kernel, which is cheaper than multiplying the activations.
         stepped = self.weight * (step if step.dim() == 0 else step[:, None, None, None])
-        if self.training and stepped.device.type == "cpu" and type(self).transform is ResidualConv2d.transform:
-            return self.with_bias({"weight": self.weight, "stepped": stepped})
         return self.with_bias({"weight": self.weight, "adjoint": adjoint_kernel(stepped)})
 
     @staticmethod
@@ -47,14 +48,22 @@ class ResidualConv2d(LipschitzConv2d):
         ]
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
+        weight, bias, mode = operator["weight"], operator.get("bias"), self.padding_mode
+        if "step" in operator and torus_chains.pays(x, weight, mode, 2):
+            return torus_chains.residual(x, weight, operator["step"], bias, mode)
         # In place: nobody else has what a convolution gives, and pages that were never written cost more than a pass.
-        hidden = conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode).relu_()
+        hidden = conv2d_same(x, weight, bias, mode).relu_()
         if x.is_cuda:  # the sign is the kernel's, which is smaller than the images: one pass less backward
-            return x + conv2d_same(hidden, -operator["adjoint"], None, self.padding_mode)
-        if "stepped" in operator:
-            y = conv2d_same_adjoint(hidden, operator["stepped"], self.padding_mode)
-        else:
-            y = conv2d_same(hidden, operator["adjoint"], None, self.padding_mode)
+            return x + conv2d_same(hidden, -operator["adjoint"], None, mode)
+        if "step" in operator:
+            # The step, and its sign, are the smaller factor's.
+            step = -operator["step"] if operator["step"].dim() == 0 else -operator["step"][:, None, None]
+            if weight.numel() < hidden.numel():
+                y = conv2d_same_adjoint(hidden, weight * step[..., None], mode)
+            else:
+                y = conv2d_same_adjoint(hidden * step, weight, mode)
+            return y.add_(x) if y.dtype == x.dtype else x + y
+        y = conv2d_same(hidden, operator["adjoint"], None, mode)
         return y.neg_().add_(x) if y.dtype == x.dtype else x - y
 
     def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:

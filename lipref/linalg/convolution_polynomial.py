@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lipref.linalg import torus_chains
 from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same
 
 
@@ -55,6 +56,8 @@ def convolution_polynomial(
     """
     if recompute:
         return _Polynomial.apply(x, weight, ratios, padding_mode)
+    if weight.requires_grad and torus_chains.pays(x, weight, padding_mode, len(ratios)):
+        return torus_chains.polynomial(x, weight, ratios.tolist(), padding_mode)
     *_, y = _partial_sums(x, weight, ratios, padding_mode)
     return y
 

@@ -19,13 +19,18 @@ from lipref.linalg.spectrum import half_spectrum, taps, waves
 
 # Of multiply-accumulates in a time, relative to a direct convolution; measured on two cores with AVX-512.
 PRODUCT = 0.6
+CHAINED = 0.42  # of products one after the other (`lipref.linalg.torus_chains`), each waiting for its predecessor
 SKINNY = 0.07  # of a kernel's matrices from its few taps: a pass over memory
-PLACES = 64  # of the largest torus: beyond, the transforms and what they make in between take more memory than is won
+# Of the largest torus, that of 8x8 with zero padding: beyond, the transforms and what they make in between take more
+# memory than is won.
+PLACES = 81
 BORDER = 0.55  # what a direct convolution spends on the border of circular padding, in places of the image
 
 
-def pays(x: Tensor, weight: Tensor, padding_mode: str) -> bool:
+def pays(x: Tensor, weight: Tensor, padding_mode: str, convolutions: int = 1) -> bool:
     """Whether this is the quicker way to convolve ``x`` ``(N, I, H, W)`` with ``weight`` ``(O, I, k, k)`` and train.
+
+    So many ``convolutions`` with the same kernel, one after the other (`lipref.linalg.torus_chains`).
 
     In float32 on a CPU. The libraries of other devices know such ways themselves, and evaluation, of whose rounding
     certificates give account, is direct.
@@ -45,12 +50,12 @@ def pays(x: Tensor, weight: Tensor, padding_mode: str) -> bool:
         return False
     rank = 1.5 * torus
     products = rank * count * (matrices + places * (outputs + inputs))
-    here = products / PRODUCT + rank * k * k * matrices / SKINNY
+    here = convolutions * products / (PRODUCT if convolutions == 1 else CHAINED) + rank * k * k * matrices / SKINNY
     border = 0 if padding_mode == "zeros" else BORDER * (bordered - places)
-    return here < k * k * (places + border) * count * matrices
+    return here < convolutions * k * k * (places + border) * count * matrices
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
     """The matrices of ``C^T [ (A w) (B x) ]``: A ``(R, k k)`` of taps, B and C ``(R, H W)`` of images."""
 
     of_taps: Tensor
@@ -59,7 +64,7 @@ class _Way(NamedTuple):
 
 
 @kept
-def _way(height: int, width: int, k: int, padding_mode: str, device: str, dtype: torch.dtype) -> _Way:
+def _way(height: int, width: int, k: int, padding_mode: str, device: str, dtype: torch.dtype) -> Way:
     margin = 0 if padding_mode == "circular" else k // 2
     torus = height + margin, width + margin
     frequencies = half_spectrum(*torus)
@@ -77,10 +82,11 @@ def _way(height: int, width: int, k: int, padding_mode: str, device: str, dtype:
     size = torus[0] * torus[1]
     of_input = torch.cat((own, r - s, r, -s))
     of_output = torch.cat((own, 2 * (r - s), -2 * s, -2 * r)) / size
-    return _Way(*(value.to(device, dtype) for value in (of_taps, of_input, of_output)))
+    return Way(*(value.to(device, dtype) for value in (of_taps, of_input, of_output)))
 
 
-def _way_of(x: Tensor, weight: Tensor, padding_mode: str) -> _Way:
+def way_of(x: Tensor, weight: Tensor, padding_mode: str) -> Way:
+    """For images ``(N, I, H, W)`` and a kernel ``(O, I, k, k)``."""
     return _way(*x.shape[-2:], weight.shape[-1], padding_mode, str(x.device), x.dtype)
 
 
@@ -93,7 +99,7 @@ def _from(basis: Tensor, y: Tensor, size: torch.Size) -> Tensor:
     return (y.flatten(1).mT @ basis).unflatten(0, y.shape[1:]).unflatten(2, size)
 
 
-def _matrices(way: _Way, weight: Tensor) -> tuple[Tensor, ...]:
+def _matrices(way: Way, weight: Tensor) -> tuple[Tensor, ...]:
     """``(R, O', I)``, of some outputs after the others, so that each core makes some without waiting for another."""
     parts = max(each for each in (1, 2, 4) if len(weight) % each == 0)
     flat = weight.flatten(2).unflatten(0, (parts, -1)).flatten(1, 2).mT
@@ -108,7 +114,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
-        way = _way_of(x, weight, padding_mode)
+        way = way_of(x, weight, padding_mode)
         into = _into(way.of_input, x)
         products = torch.cat([into @ matrices.mT for matrices in _matrices(way, weight)], 2)
         return _from(way.of_output, products, x.shape[-2:])
@@ -121,7 +127,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        way, of_x, of_weight = _way_of(x, weight, ctx.padding_mode), None, None
+        way, of_x, of_weight = way_of(x, weight, ctx.padding_mode), None, None
         grad = _into(way.of_output, grad)
         if ctx.needs_input_grad[0]:
             parts = _matrices(way, weight)
