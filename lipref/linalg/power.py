@@ -33,18 +33,12 @@ class _Form(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1], inputs[2])
-        ctx.save_for_forward(inputs[1], inputs[2])
         ctx.shape = inputs[0].shape
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         v, seen = ctx.saved_tensors
         return ((grad[:, None, None] * v) @ seen.mT).view(ctx.shape), None, None, None
-
-    @staticmethod
-    def jvp(ctx, weights: Tensor, *others: Tensor | None) -> Tensor:
-        v, seen = ctx.saved_tensors
-        return ((v @ seen.mT) * weights.flatten(2)).sum((1, 2))
 
 
 def power_iterations(weights: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
