@@ -14,12 +14,13 @@ PACKAGE = Path(lipref.__file__).resolve().parent
 
 # Modules and packages that decide the numbers of a run, and of a measurement.
 RUN = (
-    "activations", "audit", "capture", "certify", "data", "divergence", "experiment", "forward", "layers", "linalg",
-    "losses", "nets", "resuming", "rounding", "settings", "speed", "stepping", "training", "updates",
+    "activations", "allocator", "audit", "capture", "certify", "data", "divergence", "experiment", "forward", "layers",
+    "linalg", "losses", "nets", "resuming", "rounding", "settings", "speed", "stepping", "training", "updates",
 )  # fmt: skip
 COST = (
-    "activations", "capture", "certify", "cost", "divergence", "evaluation", "forward", "layers", "linalg", "losses",
-    "memory", "nets", "resuming", "rounds", "settings", "speed", "stepping", "training", "updates", "workloads",
+    "activations", "allocator", "capture", "certify", "cost", "divergence", "evaluation", "forward", "layers", "linalg",
+    "losses", "memory", "nets", "resuming", "rounds", "settings", "speed", "stepping", "training", "updates",
+    "workloads",
 )  # fmt: skip
 # Imported by those, but without a say in any number: errors, files, provenance, names.
 NO_NUMBERS = ("checkpoint", "errors", "fingerprint", "inputs", "paths", "provenance", "runs")

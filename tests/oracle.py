@@ -234,6 +234,12 @@ def cpl_squared_norm(kernel, size, padding_mode):
     return convolution_norm(kernel, (size[0] + margin, size[1] + margin), "circular") ** 2
 
 
+def cpl_corner(u, size, k, padding_mode):
+    """The part of u that training moves on images of this size: as large as that grid, and at most all of u."""
+    margin = k - 1 if padding_mode == "zeros" and k > 1 else 0
+    return u[..., : size[0] + margin, : size[1] + margin]
+
+
 def cpl_power_iteration(kernel, u, iterations):
     """The power method on a circular map: the estimate of the norm and the vector after it."""
     v = None
