@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from collections.abc import Callable, Iterator
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of malloc.h
 NEVER = -1
 MIB = 2**20
+SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # how a user sets the allocator
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finalizer may come while this very thread holds it
 _holders = 0
 
 
@@ -25,8 +27,9 @@ _holders = 0
 def freed_memory_kept() -> Iterator[None]:
     """Within it what is freed stays with the process, for what it allocates next; afterwards it is given back.
 
-    Of glibc's own allocator alone: elsewhere nothing happens. May be entered again within itself. Afterwards blocks of
-    32 MiB and more go back at once, and 64 MiB may stay: what glibc itself arrives at in a process with large tensors.
+    Of glibc's own allocator alone, and where the user has not set it by the environment (``MALLOC_...``,
+    ``GLIBC_TUNABLES``): elsewhere nothing happens. May be entered again within itself. Afterwards blocks of 32 MiB and
+    more go back at once, and 64 MiB may stay: what glibc itself arrives at in a process with large tensors.
     """
     global _holders
     call = _glibc()
@@ -52,7 +55,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 @functools.cache
 def _glibc() -> Callable[..., int] | None:
-    if platform.libc_ver()[0] != "glibc":
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith(SETTINGS) for name in os.environ):
         return None
     library = ctypes.CDLL(None)
     if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):

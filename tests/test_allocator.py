@@ -89,6 +89,21 @@ def test_a_training_keeps_it_and_lets_go_whatever_happens():
     assert allocator._holders == before
 
 
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_what_the_user_has_set_stays(name, monkeypatch):
+    monkeypatch.setenv(name, "131072")
+    allocator._glibc.cache_clear()
+    try:
+        assert allocator._glibc() is None
+    finally:
+        allocator._glibc.cache_clear()
+
+
+def test_a_finalizer_that_comes_while_the_lock_is_held_does_not_wait():
+    with allocator._lock, freed_memory_kept():
+        pass
+
+
 def test_elsewhere_nothing_happens(monkeypatch):
     before = allocator._holders
     monkeypatch.setattr(allocator, "_glibc", lambda: None)

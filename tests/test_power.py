@@ -1,8 +1,10 @@
 """Power iteration by products is that of convolutions on a torus, and its estimate a bilinear form of the kernel."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
@@ -55,6 +57,7 @@ def test_the_zero_kernel_gives_zero_and_no_nan():
     assert not torch.autograd.grad(sigma.sum(), weights)[0].any()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # torch's own, at its first forward derivative
 def test_it_goes_through_torch_func():
     torch.manual_seed(0)
     weights, u = torch.randn(1, 3, 3, 3, 3, dtype=torch.float64), torch.randn(1, 3, 4, 4, dtype=torch.float64)
@@ -62,6 +65,11 @@ def test_it_goes_through_torch_func():
     def estimate(weights):
         return power_iterations(weights, u, 1)[1][0]
 
+    with forward_ad.dual_level():
+        direction = torch.randn_like(weights)
+        slope = forward_ad.unpack_dual(estimate(forward_ad.make_dual(weights, direction))).tangent
+    gradient = torch.autograd.grad(estimate(weights.requires_grad_()), weights)[0]
+    torch.testing.assert_close(slope, (gradient * direction).sum(), rtol=1e-10, atol=1e-12)
     several = torch.randn(2, *weights.shape, dtype=torch.float64, requires_grad=True)
     gradients = torch.func.vmap(torch.func.grad(estimate))(several)
     for weights, gradient in zip(several, gradients, strict=True):

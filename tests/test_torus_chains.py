@@ -100,6 +100,37 @@ def test_they_have_second_derivatives(mode):
         assert torch.autograd.gradgradcheck(function, given_)
 
 
+@pytest.mark.parametrize("layer", ["soc", "cpl", "sll"])
+def test_a_layers_gradient_is_the_same_with_a_graph_of_its_own(layer, monkeypatch):
+    """Its step is made of its kernel, so one way must not be gone twice."""
+    torch.manual_seed(0)
+    module, x = LAYERS[layer](4, 4, 3).double(), torch.randn(2, 4, 4, 4, dtype=torch.float64)
+    module.track_power_vectors = False
+    found = []
+    for graph, here in ((False, True), (True, True), (True, False)):
+        monkeypatch.setattr(torus_chains, "pays", lambda *given, here=here: here)
+        y = module(x.requires_grad_())
+        inputs = (x, *module.parameters())
+        gradients = torch.autograd.grad(y.square().sum(), inputs, create_graph=graph)
+        penalty = torch.autograd.grad(gradients[0].square().sum(), inputs[1:]) if graph else ()
+        found.append((gradients, penalty))
+    for gradients, _ in found[:2]:
+        for one, other in zip(gradients, found[2][0], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    for one, other in zip(found[1][1], found[2][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_the_backward_pass_is_in_full_within_an_autocast():
+    x, weight, step, bias = (value.requires_grad_() for value in drawn(2, 4, 3, (4, 4), torch.float32))
+    for y in (polynomial(x, weight, RATIOS, "zeros"), residual(x, weight, step, bias, "zeros")):
+        expected = torch.autograd.grad(y.sum(), (x, weight), retain_graph=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = torch.autograd.grad(y.sum(), (x, weight))
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+
+
 def test_what_is_not_trained_gets_no_gradient():
     x, weight, step, bias = drawn(2, 3, 3, (4, 4))
     for trained in (x, weight):

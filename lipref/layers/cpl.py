@@ -29,9 +29,10 @@ class CPLConv2d(ResidualConv2d):
     Training: one power iteration per forward pass from the kept u, ``h = 2 / (sigma^2 + 1e-6)``, sigma differentiated
     with the vectors constant. It goes on the torus on which evaluation bounds the norm, of the image's side, or with
     zero padding of k - 1 more; of a torus smaller than 16x16 u's first corner is the map, a larger one is left at 16.
-    Power iteration approaches the norm from below, so in training the layer may expand: this is an estimate, and the
-    train/eval gap of CPL. Evaluation: ``h = 2 / (B + 1e-6)`` with B a rigorous upper bound of ``||K||^2`` at the
-    image's own size.
+    The map is of the size that came last: trained on images of several sizes in turn, or with its vector frozen after
+    another size, the layer estimates the norm less well. Power iteration approaches the norm from below, so in training
+    the layer may expand: this is an estimate, and the train/eval gap of CPL. Evaluation: ``h = 2 / (B + 1e-6)`` with B
+    a rigorous upper bound of ``||K||^2`` at the image's own size.
 
     Differences from the authors' code: the bound in evaluation (theirs: 100 power iterations, an estimate;
     ``eval_iterations=100`` restores that, and `lipschitz_bound` then tells the honest constant, above 1); u is on a

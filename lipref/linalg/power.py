@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lipref.linalg.constants import kept
 from lipref.linalg.torus import torus_shifts
@@ -62,8 +63,10 @@ def power_iterations(weights: Tensor, u: Tensor, iterations: int) -> tuple[Tenso
         """``(L, I k k, H W)`` from maps ``(L, I, H W)``."""
         return maps.index_select(2, there).view(count, inputs * k * k, -1)
 
+    forwards = forward_ad._current_level >= 0
     with torch.no_grad():
-        matrices, u = weights.flatten(2), u.flatten(2)
+        known = forward_ad.unpack_dual(weights).primal if forwards else weights
+        matrices, u = known.flatten(2), u.flatten(2)
         for _ in range(iterations):
             v = matrices @ seen(u)
             v = v / torch.linalg.vector_norm(v, dim=(1, 2), keepdim=True).clamp_min(tiny)
@@ -71,4 +74,7 @@ def power_iterations(weights: Tensor, u: Tensor, iterations: int) -> tuple[Tenso
             image = sent.view(count, inputs, k * k, -1).sum(2)
             sigma = torch.linalg.vector_norm(image, dim=(1, 2))
             u = image / sigma[:, None, None].clamp_min(tiny)
-    return u.unflatten(2, size), _Form.apply(weights, v, seen(u), sigma)
+        by_taps = seen(u)
+    if forwards:  # which needs the form itself
+        return u.unflatten(2, size), (v * (weights.flatten(2) @ by_taps)).sum((1, 2))
+    return u.unflatten(2, size), _Form.apply(weights, v, by_taps, sigma)

@@ -6,6 +6,7 @@ places outermost from the first convolution to the last, and memory that was wri
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -78,10 +79,23 @@ def _again(ctx, grad: Tensor, function: Callable[..., Tensor], *given: Tensor | 
     """Gradients with a graph of their own, by the direct way ``function``."""
     places = [place for place, value in enumerate(given) if value is not None and ctx.needs_input_grad[place]]
     found: list[Tensor | None] = [None] * len(given)
-    gradients = torch.autograd.grad(function(*given), [given[place] for place in places], grad, create_graph=True)
+    # By other names: one of them may be made of another, as a step of its kernel, and that way is not this function's.
+    names = [None if value is None else value.view_as(value) for value in given]
+    gradients = torch.autograd.grad(function(*names), [names[place] for place in places], grad, create_graph=True)
     for place, gradient in zip(places, gradients, strict=True):
         found[place] = gradient
     return found
+
+
+def _in_full(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """In the dtype of the forward pass, also where an autocast is on when the backward pass is asked for."""
+
+    @functools.wraps(backward)
+    def full(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast("cpu", enabled=False):
+            return backward(ctx, grad)
+
+    return full
 
 
 class _Polynomial(torch.autograd.Function):
@@ -97,6 +111,7 @@ class _Polynomial(torch.autograd.Function):
         return chain.batch(sums[-1])
 
     @staticmethod
+    @_in_full
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *sums = ctx.saved_tensors
         ratios, mode = ctx.ratios, ctx.padding_mode
@@ -143,6 +158,7 @@ class _Residual(torch.autograd.Function):
         )
 
     @staticmethod
+    @_in_full
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, step, bias, hidden = ctx.saved_tensors
         mode = ctx.padding_mode
