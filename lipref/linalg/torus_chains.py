@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from lipref.linalg import torus_convolution
 from lipref.linalg.padding import conv2d_same, conv2d_same_adjoint
-from lipref.linalg.torus_convolution import Way, way_of
+from lipref.linalg.torus_convolution import Way, gradient_of_taps, way_of
 
 
 def pays(x: Tensor, weight: Tensor, padding_mode: str, convolutions: int) -> bool:
@@ -69,10 +69,6 @@ class _Chain:
             self.outer = torch.bmm(output.mT, inputs)
         else:
             self.outer.baddbmm_(output.mT, inputs)
-
-    def gradient(self, weight: Tensor) -> Tensor:
-        flat = (self.way.of_taps.mT @ self.outer.flatten(1)).unflatten(1, weight.shape[:2])
-        return flat.unflatten(0, weight.shape[2:]).movedim((0, 1), (2, 3))
 
 
 def _again(ctx, grad: Tensor, function: Callable[..., Tensor], *given: Tensor | None) -> list[Tensor | None]:
@@ -128,7 +124,7 @@ class _Polynomial(torch.autograd.Function):
                 # The product is not needed any more.
                 inputs = torch.mm(basis, y, out=product).view_as(chain.product)
                 chain.add_gradient(chain.into, inputs)
-        of_weight = chain.gradient(weight) if ctx.needs_input_grad[1] else None
+        of_weight = gradient_of_taps(chain.way, chain.outer, weight.shape) if ctx.needs_input_grad[1] else None
         return chain.batch(total), of_weight, None, None
 
 
@@ -180,7 +176,7 @@ class _Residual(torch.autograd.Function):
         of_x = torch.addmm(grad, into.mT, product)
         if wants_weight:
             chain.add_gradient(chain.into, torch.mm(into, chain.image(x), out=product).view_as(chain.product))
-        of_weight = chain.gradient(weight) if wants_weight else None
+        of_weight = gradient_of_taps(chain.way, chain.outer, weight.shape) if wants_weight else None
         of_bias = None if bias is None else of_hidden.flatten(0, 1).sum(0)
         return chain.batch(of_x), of_weight, of_step, of_bias, None
 

@@ -107,6 +107,12 @@ def _matrices(way: Way, weight: Tensor) -> tuple[Tensor, ...]:
     return matrices.unflatten(2, (-1, weight.shape[1])).unbind()
 
 
+def gradient_of_taps(way: Way, of_matrices: Tensor, shape: torch.Size) -> Tensor:
+    """Of a kernel of ``shape`` ``(O, I, k, k)`` from the gradient ``(R, O, I)`` of its matrices."""
+    flat = way.of_taps.mT @ of_matrices.flatten(1)
+    return flat.unflatten(1, of_matrices.shape[1:]).unflatten(0, shape[2:]).movedim((0, 1), (2, 3))
+
+
 class _Convolution(torch.autograd.Function):
     """Keeps x and weight alone: the matrices are made again. Differentiable as often as one likes."""
 
@@ -137,8 +143,7 @@ class _Convolution(torch.autograd.Function):
             of_x = _from(way.of_input, of_x, x.shape[-2:])
         if ctx.needs_input_grad[1]:
             outer = grad.mT @ _into(way.of_input, x)
-            flat = way.of_taps.mT @ outer.flatten(1)
-            of_weight = flat.unflatten(1, outer.shape[1:]).unflatten(0, weight.shape[2:]).movedim((0, 1), (2, 3))
+            of_weight = gradient_of_taps(way, outer, weight.shape)
         return of_x, of_weight, None
 
 
