@@ -23,7 +23,7 @@ class _Exchange(torch.autograd.Function):
         bits = x.view(_INTEGERS[x.element_size()])
         one, other = bits[:, 0::2], bits[:, 1::2]
         difference = (one ^ other).mul_(swap)
-        if type(x) is Tensor and not (torch.compiler.is_compiling() or cuda_kernels.stands_for_others(x)):
+        if _is_plain(x):
             result = torch.empty_like(bits)
             torch.bitwise_xor(one, difference, out=result[:, 0::2])
             torch.bitwise_xor(other, difference, out=result[:, 1::2])
@@ -43,14 +43,29 @@ class _Exchange(torch.autograd.Function):
         return _Exchange.apply(grad, swap), None
 
 
+def _is_plain(x: Tensor) -> bool:
+    """Whether results can be written into a part of memory, which some tensors do not take."""
+    return type(x) is Tensor and not (torch.compiler.is_compiling() or cuda_kernels.stands_for_others(x))
+
+
+def _in_order(x: Tensor) -> Tensor:
+    one, other = x[:, 0::2], x[:, 1::2]
+    result = torch.empty_like(x)
+    torch.maximum(one, other, out=result[:, 0::2])
+    torch.minimum(one, other, out=result[:, 1::2])
+    return result
+
+
 class _Sort(torch.autograd.Function):
-    """Sort the channel pairs of ``x`` ``(N, 2C, H, W)`` on a GPU; also which were exchanged, ``(N, C, H, W)``."""
+    """Sort the channel pairs of ``x`` ``(N, 2C, ...)``; also which were exchanged, ``(N, C, ...)``."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        return cuda_kernels.sorted_pairs(x)
+        if cuda_kernels.serves(x):
+            return cuda_kernels.sorted_pairs(x)
+        return _in_order(x), x[:, 0::2] <= x[:, 1::2]
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -68,7 +83,7 @@ class MaxMin(nn.Module):
     """Sort each channel pair: channels ``(2j, 2j+1)`` of ``(N, C, ...)`` become their maximum and minimum.
 
     1-Lipschitz and gradient-norm preserving: it permutes. An odd last channel is left as it is. For the backward pass
-    one byte per pair is kept.
+    one byte per pair is kept. Where one of a pair is NaN, at least one of the results is.
     Source: Anil, Lucas, Grosse, "Sorting out Lipschitz function approximation", ICML 2019.
     """
 
@@ -78,6 +93,8 @@ class MaxMin(nn.Module):
         graded = torch.is_grad_enabled()  # without, nothing has to be kept, and calls cost half as much
         if cuda_kernels.serves(paired):
             sorted_, _ = (_Sort.apply if graded else _Sort.forward)(paired)
+        elif paired.device.type == "cpu" and _is_plain(paired):
+            sorted_ = _Sort.apply(paired)[0] if graded else _in_order(paired)
         else:
             swap = (paired[:, 0::2] <= paired[:, 1::2]).detach()
             sorted_ = (_Exchange.apply if graded else _Exchange.forward)(paired, swap)

@@ -1,11 +1,12 @@
 """The network family: parameter counts of the paper, shapes, refusals."""
 
 import csv
+import math
 
 import pytest
 import torch
 
-from lipref.activations import MaxMin
+from lipref.activations import MaxMin, _Exchange
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, StandardConv2d
 from lipref.nets import SIZES, convnet, count_parameters, width_at
@@ -103,3 +104,31 @@ def test_maxmin(channels):
     if channels % 2:
         assert torch.equal(y[:, -1], x[:, -1])
     assert torch.autograd.gradcheck(MaxMin(), x)
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_maxmin_is_the_exchange_of_bits(dtype, order):
+    x = torch.randn(3, 6, 5, 4).to(dtype).contiguous(memory_format=order).requires_grad_()
+    with torch.no_grad():
+        x[0, 2], x[0, 3] = 1, 1  # of equals the gradients change places too
+        x[1, 2], x[1, 3] = math.inf, -math.inf
+    swap = (x[:, 0::2] <= x[:, 1::2]).detach()
+    grad = torch.randn(3, 6, 5, 4).to(dtype).contiguous(memory_format=order)
+    y, expected = MaxMin()(x), _Exchange.apply(x, swap)
+    assert torch.equal(y, expected)
+    assert y.is_contiguous(memory_format=order)
+    assert torch.equal(*(torch.autograd.grad(each, x, grad)[0] for each in (y, expected)))
+    with torch.no_grad():
+        assert torch.equal(MaxMin()(x), expected)
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_maxmin_loses_no_nan(graded):
+    x = torch.zeros(2, 4, 3, 3)
+    x[0, 1, 0, 0] = x[1, 2, 1, 1] = math.nan
+    with torch.set_grad_enabled(graded):
+        nan = MaxMin()(x).isnan()
+    assert nan[0, :2, 0, 0].any()
+    assert nan[1, 2:, 1, 1].any()
+    assert nan.sum() <= 4

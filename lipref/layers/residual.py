@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.linalg import torus_chains
-from lipref.linalg.padding import adjoint_kernel, conv2d_same, conv2d_same_adjoint
+from lipref.linalg.padding import adjoint_kernel, conv2d_same
+from lipref.linalg.residual_step import residual_step
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_conv_norm, conv_rounding, gamma
 
 
@@ -49,20 +50,12 @@ class ResidualConv2d(LipschitzConv2d):
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         weight, bias, mode = operator["weight"], operator.get("bias"), self.padding_mode
-        if "step" in operator and torus_chains.pays(x, weight, mode, 2):
-            return torus_chains.residual(x, weight, operator["step"], bias, mode)
-        # In place: nobody else has what a convolution gives, and pages that were never written cost more than a pass.
+        if "step" in operator:
+            small = torus_chains.pays(x, weight, mode, 2)
+            return (torus_chains.residual if small else residual_step)(x, weight, operator["step"], bias, mode)
         hidden = conv2d_same(x, weight, bias, mode).relu_()
         if x.is_cuda:  # the sign is the kernel's, which is smaller than the images: one pass less backward
             return x + conv2d_same(hidden, -operator["adjoint"], None, mode)
-        if "step" in operator:
-            # The step, and its sign, are the smaller factor's.
-            step = -operator["step"] if operator["step"].dim() == 0 else -operator["step"][:, None, None]
-            if weight.numel() < hidden.numel():
-                y = conv2d_same_adjoint(hidden, weight * step[..., None], mode)
-            else:
-                y = conv2d_same_adjoint(hidden * step, weight, mode)
-            return y.add_(x) if y.dtype == x.dtype else x + y
         y = conv2d_same(hidden, operator["adjoint"], None, mode)
         return y.neg_().add_(x) if y.dtype == x.dtype else x - y
 

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from lipref.linalg.constants import kept
 from lipref.linalg.gram import input_gram
+from lipref.linalg.long_products import small_times_long
 
 # 0, infinity, 1, A, 1/A. This A keeps the rounding of the interpolation smallest.
 A = -1.9
@@ -235,7 +236,7 @@ def _constant(values: bytes, shape: tuple[int, ...], device: str, dtype: torch.d
 def _values(weight: Tensor) -> Tensor:
     """``(2, 13, ..., O, I)`` of ``(..., O, I, 3, 3)``: at the points and at their partners."""
     taps = weight.movedim((-2, -1), (0, 1)).reshape(9, -1)
-    return (_like(_evaluation(), weight) @ taps).view(2, 13, *weight.shape[:-2])
+    return small_times_long(_like(_evaluation(), weight), taps).view(2, 13, *weight.shape[:-2])
 
 
 def _values_adjoint(gradient: Tensor, weight: Tensor) -> Tensor:
@@ -244,11 +245,12 @@ def _values_adjoint(gradient: Tensor, weight: Tensor) -> Tensor:
 
 
 def _interpolated(products: Tensor) -> Tensor:
-    straight, transposed = (_like(_interpolation(), products) @ products.flatten(1)).view(2, *products.shape)
+    parts = small_times_long(_like(_interpolation(), products), products.flatten(1))
+    straight, transposed = parts.view(2, *products.shape)
     return straight.add_(transposed.mT)
 
 
 def _interpolated_adjoint(half: Tensor) -> Tensor:
     matrix = _like(_interpolation(), half).view(2, 13, 13).mT.reshape(26, 13)
-    straight, transposed = (matrix @ half.flatten(1)).view(2, *half.shape)
+    straight, transposed = small_times_long(matrix, half.flatten(1)).view(2, *half.shape)
     return straight.add_(transposed.mT)

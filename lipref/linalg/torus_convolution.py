@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from lipref.linalg.constants import kept
+from lipref.linalg.long_products import small_times_long
 from lipref.linalg.spectrum import half_spectrum, taps, waves
 
 # Of multiply-accumulates in a time, relative to a direct convolution; measured on two cores with AVX-512.
 PRODUCT = 0.6
-CHAINED = 0.42  # of products one after the other (`lipref.linalg.torus_chains`), each waiting for its predecessor
-SKINNY = 0.07  # of a kernel's matrices from its few taps: a pass over memory
+SKINNY = 0.12  # of a kernel's matrices from its few taps: a pass over memory
 # Of the largest torus, that of 8x8 with zero padding: beyond, the transforms and what they make in between take more
 # memory than is won.
 PLACES = 81
@@ -50,7 +50,7 @@ def pays(x: Tensor, weight: Tensor, padding_mode: str, convolutions: int = 1) ->
         return False
     rank = 1.5 * torus
     products = rank * count * (matrices + places * (outputs + inputs))
-    here = convolutions * products / (PRODUCT if convolutions == 1 else CHAINED) + rank * k * k * matrices / SKINNY
+    here = convolutions * products / PRODUCT + rank * k * k * matrices / SKINNY
     border = 0 if padding_mode == "zeros" else BORDER * (bordered - places)
     return here < convolutions * k * k * (places + border) * count * matrices
 
@@ -91,20 +91,18 @@ def way_of(x: Tensor, weight: Tensor, padding_mode: str) -> Way:
 
 
 def _into(basis: Tensor, x: Tensor) -> Tensor:
-    """``(R, N, C)`` from images ``(N, C, H, W)``."""
-    return (basis @ x.flatten(2).flatten(0, 1).mT).unflatten(1, x.shape[:2])
+    """``(R, N, C)`` from images ``(N, C, H, W)``; in memory image by image, each of which one core makes."""
+    return torch.bmm(basis.expand(len(x), -1, -1), x.flatten(2).mT).transpose(0, 1)
 
 
 def _from(basis: Tensor, y: Tensor, size: torch.Size) -> Tensor:
     return (y.flatten(1).mT @ basis).unflatten(0, y.shape[1:]).unflatten(2, size)
 
 
-def _matrices(way: Way, weight: Tensor) -> tuple[Tensor, ...]:
-    """``(R, O', I)``, of some outputs after the others, so that each core makes some without waiting for another."""
-    parts = max(each for each in (1, 2, 4) if len(weight) % each == 0)
-    flat = weight.flatten(2).unflatten(0, (parts, -1)).flatten(1, 2).mT
-    matrices = torch.bmm(way.of_taps.expand(parts, -1, -1), flat)
-    return matrices.unflatten(2, (-1, weight.shape[1])).unbind()
+def matrices_of(way: Way, weight: Tensor) -> Tensor:
+    """``(R, O, I)``."""
+    flat = weight.flatten(2).flatten(0, 1).mT
+    return small_times_long(way.of_taps, flat).unflatten(1, weight.shape[:2])
 
 
 def gradient_of_taps(way: Way, of_matrices: Tensor, shape: torch.Size) -> Tensor:
@@ -121,8 +119,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
         way = way_of(x, weight, padding_mode)
-        into = _into(way.of_input, x)
-        products = torch.cat([into @ matrices.mT for matrices in _matrices(way, weight)], 2)
+        products = _into(way.of_input, x) @ matrices_of(way, weight).mT
         return _from(way.of_output, products, x.shape[-2:])
 
     @staticmethod
@@ -136,11 +133,7 @@ class _Convolution(torch.autograd.Function):
         way, of_x, of_weight = way_of(x, weight, ctx.padding_mode), None, None
         grad = _into(way.of_output, grad)
         if ctx.needs_input_grad[0]:
-            parts = _matrices(way, weight)
-            # The products of all parts are added as they are made.
-            for matrices, some in zip(parts, grad.split(parts[0].shape[1], 2), strict=True):
-                of_x = some @ matrices if of_x is None else torch.baddbmm(of_x, some, matrices)
-            of_x = _from(way.of_input, of_x, x.shape[-2:])
+            of_x = _from(way.of_input, grad @ matrices_of(way, weight), x.shape[-2:])
         if ctx.needs_input_grad[1]:
             outer = grad.mT @ _into(way.of_input, x)
             of_weight = gradient_of_taps(way, outer, weight.shape)
