@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lipref.linalg import torus_chains
+from lipref.linalg import matrix_polynomial, torus_chains
 from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same
 
 
@@ -58,6 +58,8 @@ def convolution_polynomial(
         return _Polynomial.apply(x, weight, ratios, padding_mode)
     if weight.requires_grad and torus_chains.pays(x, weight, padding_mode, len(ratios)):
         return torus_chains.polynomial(x, weight, ratios.tolist(), padding_mode)
+    if weight.requires_grad and matrix_polynomial.pays(x, weight):
+        return matrix_polynomial.matrix_polynomial(x, weight, ratios.tolist())
     *_, y = _partial_sums(x, weight, ratios, padding_mode)
     return y
 

@@ -25,20 +25,6 @@ def small_times_long(matrix: Tensor, values: Tensor) -> Tensor:
     return torch.bmm(split, values.expand(parts, -1, -1)).flatten(0, 1)[:rows]
 
 
-def small_times_long_(out: Tensor, matrix: Tensor, values: Tensor) -> Tensor:
-    """The same, written into ``out`` ``(R, N)``."""
-    parts = _parts(matrix, values)
-    each = len(matrix) // parts
-    if parts == 1 or each == 0:
-        return torch.mm(matrix, values, out=out)
-    most = parts * each
-    split = matrix[:most].view(parts, each, -1)
-    torch.bmm(split, values.expand(parts, -1, -1), out=out[:most].view(parts, each, -1))
-    if most < len(matrix):
-        torch.mm(matrix[most:], values, out=out[most:])
-    return out
-
-
 def _parts(matrix: Tensor, values: Tensor) -> int:
     """An even number, for an even number of cores."""
     if len(matrix) <= ROWS or values.shape[1] < LONG or values.device.type != "cpu":

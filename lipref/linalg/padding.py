@@ -8,6 +8,8 @@ from torch import Tensor
 
 from lipref.linalg import cuda_kernels
 
+FEW_PLACES = 4
+
 
 class _CircularPad(torch.autograd.Function):
     """PyTorch's circular padding, with a backward pass that is a third of the time of its own.
@@ -124,6 +126,8 @@ def conv2d_same(x: Tensor, weight: Tensor, bias: Tensor | None, padding_mode: st
     more than once.
     """
     pad = weight.shape[-1] // 2
+    if pad == 0 and trains_by_places(x):
+        return _of_places(x, weight.flatten(1).mT, bias)
     if padding_mode == "zeros":
         return F.conv2d(x, weight, bias, padding=pad)
     return F.conv2d(circular_pad(x, pad), weight, bias)
@@ -135,9 +139,35 @@ def conv2d_same_adjoint(y: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
     For training on a CPU: neither its forward nor its backward pass makes an `adjoint_kernel`.
     """
     pad = weight.shape[-1] // 2
+    if pad == 0 and trains_by_places(y):
+        return _of_places(y, weight.flatten(1), None)
     if padding_mode == "zeros":
         return F.conv_transpose2d(y, weight, padding=pad)
     return F.conv_transpose2d(circular_pad(y, pad), weight, padding=2 * pad)
+
+
+def trains_by_places(x: Tensor) -> bool:
+    """Whether a 1x1 convolution of ``x`` is quicker as one product of a matrix with all places of all images.
+
+    In training on a CPU, on images of few places; evaluation is direct, and so is what counts operations.
+    """
+    usual = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+    return usual and x.device.type == "cpu" and torch.is_grad_enabled() and 0 < x.shape[2] * x.shape[3] <= FEW_PLACES
+
+
+def places(x: Tensor) -> Tensor:
+    """``(N H W, C)`` of images ``(N, C, H, W)``."""
+    return x.flatten(2).mT.reshape(-1, x.shape[1])
+
+
+def images_of(y: Tensor, size: torch.Size) -> Tensor:
+    """Images ``(N, C', H, W)`` of `places` ``(N H W, C')``, for ``size`` ``(N, C, H, W)``."""
+    return y.view(size[0], -1, y.shape[1]).mT.contiguous().view(size[0], -1, *size[2:])
+
+
+def _of_places(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    y = places(x) @ matrix if bias is None else torch.addmm(bias, places(x), matrix)
+    return images_of(y, x.shape)
 
 
 def adjoint_kernel(weight: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ class _Chain:
         torch.bmm(self.into(self.way.of_output, y, room, place), self.matrices, out=self.product)
 
     def gradient(self, outputs: Tensor, inputs: Tensor) -> Tensor:
-        """Of the kernel, from the images in the basis on both sides of all convolutions."""
+        """Of the kernel, from the images in the basis on both sides of all convolutions; the last that is asked for."""
+        del self.matrices, self.one, self.product  # the largest of what is there, next to this gradient
         outer = torch.bmm(outputs.permute(1, 2, 0), inputs.transpose(0, 1))
         return gradient_of_taps(self.way, outer, self.shape)
 

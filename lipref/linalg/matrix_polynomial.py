@@ -1,0 +1,60 @@
+"""A polynomial of a 1x1 convolution on images of few places, by products of matrices, for training on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lipref.linalg.padding import images_of, places, trains_by_places
+from lipref.linalg.second_derivatives import again, in_full
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether it is quicker than one convolution after the other, which other ways of differentiating need."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    return weight.shape[-1] == 1 and x.dtype == weight.dtype and trains_by_places(x)
+
+
+class _Polynomial(torch.autograd.Function):
+    """Of ``x`` ``(M, C)``; the gradient of ``weight`` ``(C, C)`` is one product for all terms."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, ratios: Sequence[float]) -> Tensor:
+        sums = x.new_empty(len(ratios), *x.shape)
+        y = x
+        for kept, ratio in zip(sums, reversed(ratios), strict=True):
+            kept.copy_(y)
+            y = torch.addmm(x, y, weight.mT, alpha=ratio)
+        ctx.save_for_backward(x, weight, sums)
+        ctx.ratios = ratios
+        return y
+
+    @staticmethod
+    @in_full
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, sums = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *again(ctx, grad, lambda x, weight: _horner(x, weight, ctx.ratios), x, weight), None
+        scaled = torch.empty_like(sums)
+        each = total = grad
+        for term, ratio in enumerate(ctx.ratios, 1):
+            each = torch.mul(each, ratio, out=scaled[-term]) @ weight
+            total = total + each
+        of_weight = scaled.flatten(0, 1).mT @ sums.flatten(0, 1) if ctx.needs_input_grad[1] else None
+        return total, of_weight, None
+
+
+def _horner(x: Tensor, weight: Tensor, ratios: Sequence[float]) -> Tensor:
+    y = x
+    for ratio in reversed(ratios):
+        y = torch.addmm(x, y, weight.mT, alpha=ratio)
+    return y
+
+
+def matrix_polynomial(x: Tensor, weight: Tensor, ratios: Sequence[float]) -> Tensor:
+    """`lipref.linalg.convolution_polynomial.convolution_polynomial` of a 1x1 kernel ``(C, C, 1, 1)``."""
+    return images_of(_Polynomial.apply(places(x), weight.flatten(1), ratios), x.shape)
