@@ -126,8 +126,30 @@ def test_evaluation_and_what_counts_operations_are_direct():
     with torch.no_grad():
         assert not padding.trains_by_places(x)
     assert not padding.trains_by_places(torch.randn(2, 3, 3, 2))
+    assert not padding.trains_by_places(x[:0])
+    assert conv2d_same(x[0], torch.ones(1, 3, 1, 1), None, "zeros").shape == (1, 2, 2)  # one image
     assert not padding.trains_by_places(x[:, :, :0])
     with torch.autocast("cpu"):
         assert not padding.trains_by_places(x)
     with torch._subclasses.FakeTensorMode() as mode:
         assert not padding.trains_by_places(mode.from_tensor(x))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("side", [1, 2])
+def test_a_batch_may_be_empty(layer, side):
+    module = LAYERS[layer](4, 4, 1)
+    x = torch.randn(0, 4, side, side, requires_grad=True)
+    y = module(x)
+    assert y.shape == x.shape
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+def test_batches_of_gradients():
+    x, weight, _ = drawn(2, 3, 3, (2, 1))
+    found = torch.autograd.functional.jacobian(
+        lambda *given: matrix_polynomial.matrix_polynomial(*given, RATIOS), (x, weight), vectorize=True
+    )
+    expected = torch.autograd.functional.jacobian(lambda *given: slow_polynomial(*given, 5), (x, weight))
+    agree(found, expected)

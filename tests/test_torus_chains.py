@@ -100,6 +100,40 @@ def test_they_have_second_derivatives(mode):
         assert torch.autograd.gradgradcheck(function, given_)
 
 
+@pytest.mark.parametrize("terms", [1, 3, 5])
+@pytest.mark.parametrize("count", [torus_chains.ENOUGH // 3, torus_chains.ENOUGH])
+def test_a_polynomial_of_many_images(count, terms):
+    """Whose gradients are gathered in several parts."""
+    x, weight, *_ = drawn(count, 2, 3, (2, 3))
+    found = results(polynomial, (x, weight), RATIOS[:terms], "zeros")
+    for one, other in zip(found, results(slow_polynomial, (x, weight), RATIOS[:terms], "zeros"), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_batches_of_gradients(mode):
+    x, weight, step, bias = drawn(1, 2, 3, (2, 3))
+    jacobian = torch.autograd.functional.jacobian
+    for function, slow, given_ in (
+        (lambda *given: polynomial(*given, RATIOS[:3], mode), lambda *given: slow_polynomial(*given, RATIOS[:3], mode),
+         (x, weight)),
+        (lambda *given: residual(*given, mode), lambda *given: slow_residual(*given, mode), (x, weight, step, bias)),
+    ):  # fmt: skip
+        found, expected = jacobian(function, given_, vectorize=True), jacobian(slow, given_)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("layer", ["aol", "soc", "cpl", "sll"])
+def test_results_may_be_changed_in_place(layer):
+    module, x = LAYERS[layer](64, 64, 3, bias=False), torch.randn(64, 64, 4, 4)
+    if layer == "aol":
+        assert torus_chains.torus_convolution.pays(x, module.weight, module.padding_mode)
+    else:
+        assert pays(x, module.weight, module.padding_mode, 5 if layer == "soc" else 2)
+    module(x).relu_().sum().backward()
+
+
 @pytest.mark.parametrize("layer", ["soc", "cpl", "sll"])
 def test_a_layers_gradient_is_the_same_with_a_graph_of_its_own(layer, monkeypatch):
     """Its step is made of its kernel, so one way must not be gone twice."""

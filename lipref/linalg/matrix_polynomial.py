@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lipref.linalg.padding import images_of, places, trains_by_places
-from lipref.linalg.second_derivatives import again, in_full
+from lipref.linalg.second_derivatives import again, asked_otherwise, in_full
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
@@ -37,15 +37,18 @@ class _Polynomial(torch.autograd.Function):
     @in_full
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, sums = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if asked_otherwise(grad):
             return *again(ctx, grad, lambda x, weight: _horner(x, weight, ctx.ratios), x, weight), None
+        for_x, for_weight, _ = ctx.needs_input_grad
         scaled = torch.empty_like(sums)
         each = total = grad
         for term, ratio in enumerate(ctx.ratios, 1):
-            each = torch.mul(each, ratio, out=scaled[-term]) @ weight
-            total = total + each
-        of_weight = scaled.flatten(0, 1).mT @ sums.flatten(0, 1) if ctx.needs_input_grad[1] else None
-        return total, of_weight, None
+            each = torch.mul(each, ratio, out=scaled[-term])
+            if for_x or term < len(ctx.ratios):
+                each = each @ weight
+                total = total + each
+        of_weight = scaled.flatten(0, 1).mT @ sums.flatten(0, 1) if for_weight else None
+        return total if for_x else None, of_weight, None
 
 
 def _horner(x: Tensor, weight: Tensor, ratios: Sequence[float]) -> Tensor:

@@ -149,10 +149,13 @@ def conv2d_same_adjoint(y: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
 def trains_by_places(x: Tensor) -> bool:
     """Whether a 1x1 convolution of ``x`` is quicker as one product of a matrix with all places of all images.
 
-    In training on a CPU, on images of few places; evaluation is direct, and so is what counts operations.
+    Where a CPU takes gradients, on images of few places. Certificates and other evaluation without gradients are
+    direct, and so is what counts operations by shapes.
     """
     usual = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    return usual and x.device.type == "cpu" and torch.is_grad_enabled() and 0 < x.shape[2] * x.shape[3] <= FEW_PLACES
+    if not usual or x.device.type != "cpu" or x.dim() != 4 or x.numel() == 0 or not torch.is_grad_enabled():
+        return False
+    return x.shape[2] * x.shape[3] <= FEW_PLACES
 
 
 def places(x: Tensor) -> Tensor:
@@ -162,7 +165,7 @@ def places(x: Tensor) -> Tensor:
 
 def images_of(y: Tensor, size: torch.Size) -> Tensor:
     """Images ``(N, C', H, W)`` of `places` ``(N H W, C')``, for ``size`` ``(N, C, H, W)``."""
-    return y.view(size[0], -1, y.shape[1]).mT.contiguous().view(size[0], -1, *size[2:])
+    return y.unflatten(0, (size[0], size[2] * size[3])).mT.contiguous().unflatten(2, size[2:])
 
 
 def _of_places(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:

@@ -8,14 +8,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lipref.linalg.cuda_kernels import stands_for_others
+
+
+def asked_otherwise(grad: Tensor) -> bool:
+    """Whether a backward pass needs operations that autograd knows: to be differentiated, or for many ``grad``."""
+    return torch.is_grad_enabled() or stands_for_others(grad)
+
 
 def again(ctx, grad: Tensor, function: Callable[..., Tensor], *given: Tensor | None) -> list[Tensor | None]:
-    """Gradients with a graph of their own, by the direct way ``function``."""
+    """The gradients where they are `asked_otherwise`, by the direct way ``function``."""
     places = [place for place, value in enumerate(given) if value is not None and ctx.needs_input_grad[place]]
     found: list[Tensor | None] = [None] * len(given)
-    # By other names: one of them may be made of another, as a step of its kernel, and that way is not this function's.
-    names = [None if value is None else value.view_as(value) for value in given]
-    gradients = torch.autograd.grad(function(*names), [names[place] for place in places], grad, create_graph=True)
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # By other names: one may be made of another, as a step of its kernel, and that way is not this function's.
+        if graph:
+            names = [None if value is None else value.view_as(value) for value in given]
+        else:
+            names = [None if value is None else value.detach() for value in given]
+            for place in places:
+                names[place].requires_grad_()
+        y = function(*names)
+        gradients = torch.autograd.grad(y, [names[place] for place in places], grad, create_graph=graph)
     for place, gradient in zip(places, gradients, strict=True):
         found[place] = gradient
     return found

@@ -15,8 +15,10 @@ from torch.autograd import forward_ad
 from lipref.linalg import torus_convolution
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.residual_step import residual_step
-from lipref.linalg.second_derivatives import again, in_full
+from lipref.linalg.second_derivatives import again, asked_otherwise, in_full
 from lipref.linalg.torus_convolution import gradient_of_taps, matrices_of, way_of
+
+ENOUGH = 160  # images, of all terms, for one product
 
 
 def pays(x: Tensor, weight: Tensor, padding_mode: str, convolutions: int) -> bool:
@@ -40,6 +42,7 @@ class _Chain:
         self.matrices = matrices_of(self.way, weight)
         self.count, rows = len(x), len(self.way.of_taps)
         self.one, self.product = self.room(1), weight.new_empty(rows, len(x), len(weight))
+        self.outer: Tensor | None = None
 
     def room(self, convolutions: int) -> Tensor:
         """For images in the basis on one side of so many convolutions."""
@@ -65,11 +68,16 @@ class _Chain:
         room = self.one if room is None else room
         torch.bmm(self.into(self.way.of_output, y, room, place), self.matrices, out=self.product)
 
-    def gradient(self, outputs: Tensor, inputs: Tensor) -> Tensor:
-        """Of the kernel, from the images in the basis on both sides of all convolutions; the last that is asked for."""
-        del self.matrices, self.one, self.product  # the largest of what is there, next to this gradient
-        outer = torch.bmm(outputs.permute(1, 2, 0), inputs.transpose(0, 1))
-        return gradient_of_taps(self.way, outer, self.shape)
+    def add_gradient(self, outputs: Tensor, inputs: Tensor, last: bool = True) -> None:
+        """Of the matrices, from images in the basis on both sides of some convolutions."""
+        if last:
+            del self.matrices, self.one, self.product
+        outputs, inputs = outputs.permute(1, 2, 0), inputs.transpose(0, 1)
+        self.outer = torch.bmm(outputs, inputs) if self.outer is None else self.outer.baddbmm_(outputs, inputs)
+
+    def gradient(self) -> Tensor:
+        """Of the kernel."""
+        return gradient_of_taps(self.way, self.outer, self.shape)
 
 
 class _Polynomial(torch.autograd.Function):
@@ -84,27 +92,33 @@ class _Polynomial(torch.autograd.Function):
             sums.append(y)
         ctx.save_for_backward(x, weight, *sums[:-1])
         ctx.ratios, ctx.padding_mode = ratios, padding_mode
-        return y.view(x.shape)
+        return y
 
     @staticmethod
     @in_full
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *sums = ctx.saved_tensors
         ratios, mode = ctx.ratios, ctx.padding_mode
-        if torch.is_grad_enabled():
-            return *again(ctx, grad, lambda x, weight: _horner(x, weight, ratios, mode), x, weight), None, None
+        if asked_otherwise(grad):
+            gradients = again(ctx, grad, lambda *given: _horner(*given, ratios, mode).flatten(2), x, weight)
+            return *gradients, None, None
         chain = _Chain(x, weight, mode)
-        wanted = ctx.needs_input_grad[1]
-        outputs, inputs = (chain.room(len(ratios) if wanted else 1) for _ in range(2))
-        each = total = grad.flatten(2)
-        for place, (ratio, y) in enumerate(zip(ratios, [*reversed(sums), x.flatten(2)], strict=True)):
-            chain.adjoint(each * ratio, outputs, place if wanted else 0)
-            if wanted:
-                chain.into(chain.way.of_input, y, inputs, place)
+        wanted, terms = ctx.needs_input_grad[1], len(ratios)
+        # Of so many terms at once, which saves passes over the gradient of the matrices; many images do by themselves.
+        together = min(terms, -(-ENOUGH // len(x))) if wanted else 1
+        outputs, inputs = (chain.room(together if wanted else 1) for _ in range(2))
+        each = total = grad
+        for term, (ratio, y) in enumerate(zip(ratios, [*reversed(sums), x.flatten(2)], strict=True), 1):
+            place = (term - 1) % together
+            chain.adjoint(each * ratio, outputs, place)
             each = chain.out_of(chain.way.of_input)
             total = total + each
-        of_weight = chain.gradient(outputs, inputs) if wanted else None
-        return total.view(x.shape), of_weight, None, None
+            if wanted:
+                chain.into(chain.way.of_input, y, inputs, place)
+                if place + 1 == together or term == terms:
+                    filled = (place + 1) * len(x)
+                    chain.add_gradient(outputs[:filled], inputs[:filled], term == terms)
+        return total.view(x.shape), chain.gradient() if wanted else None, None, None
 
 
 def _horner(x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode: str) -> Tensor:
@@ -116,7 +130,7 @@ def _horner(x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode: st
 
 def polynomial(x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode: str) -> Tensor:
     """`lipref.linalg.convolution_polynomial.convolution_polynomial`, keeping one tensor for each term."""
-    return _Polynomial.apply(x, weight, ratios, padding_mode)
+    return _Polynomial.apply(x, weight, ratios, padding_mode).view(x.shape)
 
 
 class _Residual(torch.autograd.Function):
@@ -129,33 +143,33 @@ class _Residual(torch.autograd.Function):
         ctx.save_for_backward(x, weight, step, bias, hidden)
         ctx.padding_mode = padding_mode
         chain.adjoint(hidden * _of_channels(step))
-        return chain.plus(x.flatten(2), chain.way.of_input, -1).view(x.shape)
+        return chain.plus(x.flatten(2), chain.way.of_input, -1)
 
     @staticmethod
     @in_full
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, step, bias, hidden = ctx.saved_tensors
         mode = ctx.padding_mode
-        if torch.is_grad_enabled():
-            return *again(ctx, grad, lambda *given: residual_step(*given, mode), x, weight, step, bias), None
+        if asked_otherwise(grad):
+            given = (x, weight, step, bias)
+            return *again(ctx, grad, lambda *given: residual_step(*given, mode).flatten(2), *given), None
         chain = _Chain(x, weight, mode)
         (_, into, out_of), factor = chain.way, _of_channels(step)
-        outputs, inputs = chain.room(2), chain.room(2)
-        grad = grad.flatten(2)
+        wanted = ctx.needs_input_grad[1]
+        outputs, inputs = (chain.room(2 if wanted else 1) for _ in range(2))
         torch.bmm(chain.into(into, -grad, inputs, 0), chain.matrices.mT, out=chain.product)
         of_scaled = chain.out_of(out_of)
         of_step = (of_scaled * hidden).sum(0)
         of_step = of_step.sum(1) if step.dim() else of_step.sum()
         of_hidden = (of_scaled * factor).mul_(hidden > 0)
-        chain.adjoint(of_hidden, outputs, 1)
+        chain.adjoint(of_hidden, outputs, 1 if wanted else 0)
         of_x = chain.plus(grad, into, 1).view(x.shape)
-        of_weight = None
-        if ctx.needs_input_grad[1]:
+        if wanted:
             chain.into(out_of, hidden * factor, outputs, 0)
             chain.into(into, x.flatten(2), inputs, 1)
-            of_weight = chain.gradient(outputs, inputs)
+            chain.add_gradient(outputs, inputs)
         of_bias = None if bias is None else of_hidden.sum((0, 2))
-        return of_x, of_weight, of_step, of_bias, None
+        return of_x, chain.gradient() if wanted else None, of_step, of_bias, None
 
 
 def _of_channels(step: Tensor) -> Tensor:
@@ -165,4 +179,4 @@ def _of_channels(step: Tensor) -> Tensor:
 
 def residual(x: Tensor, weight: Tensor, step: Tensor, bias: Tensor | None, padding_mode: str) -> Tensor:
     """`lipref.linalg.residual_step.residual_step`."""
-    return _Residual.apply(x, weight, step, bias, padding_mode)
+    return _Residual.apply(x, weight, step, bias, padding_mode).view(x.shape)

@@ -91,12 +91,13 @@ def way_of(x: Tensor, weight: Tensor, padding_mode: str) -> Way:
 
 
 def _into(basis: Tensor, x: Tensor) -> Tensor:
-    """``(R, N, C)`` from images ``(N, C, H, W)``; in memory image by image, each of which one core makes."""
+    """``(R, N, C)`` from images ``(N, C, H, W)`` or ``(N, C, H W)``; each image by one core."""
     return torch.bmm(basis.expand(len(x), -1, -1), x.flatten(2).mT).transpose(0, 1)
 
 
-def _from(basis: Tensor, y: Tensor, size: torch.Size) -> Tensor:
-    return (y.flatten(1).mT @ basis).unflatten(0, y.shape[1:]).unflatten(2, size)
+def _from(basis: Tensor, y: Tensor) -> Tensor:
+    """``(N C, H W)``."""
+    return y.flatten(1).mT @ basis
 
 
 def matrices_of(way: Way, weight: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ class _Convolution(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
         way = way_of(x, weight, padding_mode)
         products = _into(way.of_input, x) @ matrices_of(way, weight).mT
-        return _from(way.of_output, products, x.shape[-2:])
+        return _from(way.of_output, products)  # no view, which nobody could change in place
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, Tensor, str], output: Tensor) -> None:
@@ -131,9 +132,9 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         way, of_x, of_weight = way_of(x, weight, ctx.padding_mode), None, None
-        grad = _into(way.of_output, grad)
+        grad = _into(way.of_output, grad.unflatten(0, (len(x), len(weight))))
         if ctx.needs_input_grad[0]:
-            of_x = _from(way.of_input, grad @ matrices_of(way, weight), x.shape[-2:])
+            of_x = _from(way.of_input, grad @ matrices_of(way, weight)).view(x.shape)
         if ctx.needs_input_grad[1]:
             outer = grad.mT @ _into(way.of_input, x)
             of_weight = gradient_of_taps(way, outer, weight.shape)
@@ -145,4 +146,5 @@ def convolve(x: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
 
     ``x`` ``(N, I, H, W)`` and ``weight`` ``(O, I, k, k)``, k odd; output ``(N, O, H, W)``.
     """
-    return _Convolution.apply(x, weight, padding_mode)
+    y = _Convolution.apply(x, weight, padding_mode)
+    return y.view(len(x), len(weight), *x.shape[2:])
