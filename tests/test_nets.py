@@ -108,7 +108,7 @@ def test_maxmin(channels):
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_maxmin_is_the_exchange_of_bits(dtype, order):
+def test_maxmin_is_the_exchange_of_pairs(dtype, order):
     x = torch.randn(3, 6, 5, 4).to(dtype).contiguous(memory_format=order).requires_grad_()
     with torch.no_grad():
         x[0, 2], x[0, 3] = 1, 1  # of equals the gradients change places too

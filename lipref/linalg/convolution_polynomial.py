@@ -56,10 +56,11 @@ def convolution_polynomial(
     """
     if recompute:
         return _Polynomial.apply(x, weight, ratios, padding_mode)
-    if weight.requires_grad and torus_chains.pays(x, weight, padding_mode, len(ratios)):
-        return torus_chains.polynomial(x, weight, ratios.tolist(), padding_mode)
-    if weight.requires_grad and matrix_polynomial.pays(x, weight):
-        return matrix_polynomial.matrix_polynomial(x, weight, ratios.tolist())
+    if weight.requires_grad:
+        if torus_chains.pays(x, weight, padding_mode, len(ratios)):
+            return torus_chains.polynomial(x, weight, ratios.tolist(), padding_mode)
+        if matrix_polynomial.pays(x, weight):
+            return matrix_polynomial.matrix_polynomial(x, weight, ratios.tolist())
     *_, y = _partial_sums(x, weight, ratios, padding_mode)
     return y
 

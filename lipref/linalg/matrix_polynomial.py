@@ -6,17 +6,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from lipref.linalg.by_hand import again, asked_otherwise, derives_backwards, in_full
 from lipref.linalg.padding import images_of, places, trains_by_places
-from lipref.linalg.second_derivatives import again, asked_otherwise, in_full
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether it is quicker than one convolution after the other, which other ways of differentiating need."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return False
-    return weight.shape[-1] == 1 and x.dtype == weight.dtype and trains_by_places(x)
+    """Whether it is quicker than one convolution after the other."""
+    return derives_backwards() and weight.shape[-1] == 1 and x.dtype == weight.dtype and trains_by_places(x)
 
 
 class _Polynomial(torch.autograd.Function):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lipref.linalg import cuda_kernels
+from lipref.linalg.by_hand import trains_on_cpu
 
 FEW_PLACES = 4
 
@@ -147,15 +148,8 @@ def conv2d_same_adjoint(y: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
 
 
 def trains_by_places(x: Tensor) -> bool:
-    """Whether a 1x1 convolution of ``x`` is quicker as one product of a matrix with all places of all images.
-
-    Where a CPU takes gradients, on images of few places. Certificates and other evaluation without gradients are
-    direct, and so is what counts operations by shapes.
-    """
-    usual = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    if not usual or x.device.type != "cpu" or x.dim() != 4 or x.numel() == 0 or not torch.is_grad_enabled():
-        return False
-    return x.shape[2] * x.shape[3] <= FEW_PLACES
+    """Whether a 1x1 convolution of ``x`` is quicker as one product of a matrix with all places of all images."""
+    return trains_on_cpu(x) and x.shape[2] * x.shape[3] <= FEW_PLACES
 
 
 def places(x: Tensor) -> Tensor:

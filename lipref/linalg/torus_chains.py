@@ -10,25 +10,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lipref.linalg import torus_convolution
+from lipref.linalg.by_hand import again, asked_otherwise, derives_backwards, in_full
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.residual_step import residual_step
-from lipref.linalg.second_derivatives import again, asked_otherwise, in_full
 from lipref.linalg.torus_convolution import gradient_of_taps, matrices_of, way_of
 
 ENOUGH = 160  # images, of all terms, for one product
 
 
 def pays(x: Tensor, weight: Tensor, padding_mode: str, convolutions: int) -> bool:
-    """Whether so many convolutions of ``x`` with the square kernel ``weight`` are quicker here.
-
-    Not under transformations of functions and forward-mode differentiation, which need the direct way.
-    """
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return False
-    return torus_convolution.pays(x, weight, padding_mode, convolutions)
+    """Whether so many convolutions of ``x`` with the square kernel ``weight`` are quicker here."""
+    return derives_backwards() and torus_convolution.pays(x, weight, padding_mode, convolutions)
 
 
 class _Chain:
@@ -59,9 +53,10 @@ class _Chain:
     def out_of(self, basis: Tensor) -> Tensor:
         return torch.bmm(self.product.permute(1, 2, 0), basis.expand(self.count, -1, -1))
 
-    def convolve(self, y: Tensor) -> None:
+    def convolve(self, y: Tensor, room: Tensor | None = None) -> None:
         """`product` becomes what ``way.of_output`` makes the convolution of ``y``."""
-        torch.bmm(self.into(self.way.of_input, y, self.one), self.matrices.mT, out=self.product)
+        room = self.one if room is None else room
+        torch.bmm(self.into(self.way.of_input, y, room), self.matrices.mT, out=self.product)
 
     def adjoint(self, y: Tensor, room: Tensor | None = None, place: int = 0) -> None:
         """`product` becomes what ``way.of_input`` makes the adjoint of the convolution of ``y``."""
@@ -106,7 +101,7 @@ class _Polynomial(torch.autograd.Function):
         wanted, terms = ctx.needs_input_grad[1], len(ratios)
         # Of so many terms at once, which saves passes over the gradient of the matrices; many images do by themselves.
         together = min(terms, -(-ENOUGH // len(x))) if wanted else 1
-        outputs, inputs = (chain.room(together if wanted else 1) for _ in range(2))
+        outputs, inputs = (chain.room(together) for _ in range(2))
         each = total = grad
         for term, (ratio, y) in enumerate(zip(ratios, [*reversed(sums), x.flatten(2)], strict=True), 1):
             place = (term - 1) % together
@@ -157,7 +152,7 @@ class _Residual(torch.autograd.Function):
         (_, into, out_of), factor = chain.way, _of_channels(step)
         wanted = ctx.needs_input_grad[1]
         outputs, inputs = (chain.room(2 if wanted else 1) for _ in range(2))
-        torch.bmm(chain.into(into, -grad, inputs, 0), chain.matrices.mT, out=chain.product)
+        chain.convolve(-grad, inputs)
         of_scaled = chain.out_of(out_of)
         of_step = (of_scaled * hidden).sum(0)
         of_step = of_step.sum(1) if step.dim() else of_step.sum()
@@ -165,7 +160,7 @@ class _Residual(torch.autograd.Function):
         chain.adjoint(of_hidden, outputs, 1 if wanted else 0)
         of_x = chain.plus(grad, into, 1).view(x.shape)
         if wanted:
-            chain.into(out_of, hidden * factor, outputs, 0)
+            chain.into(out_of, hidden * factor, outputs)
             chain.into(into, x.flatten(2), inputs, 1)
             chain.add_gradient(outputs, inputs)
         of_bias = None if bias is None else of_hidden.sum((0, 2))

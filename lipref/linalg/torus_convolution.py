@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lipref.linalg.by_hand import trains_on_cpu
 from lipref.linalg.constants import kept
 from lipref.linalg.long_products import small_times_long
 from lipref.linalg.spectrum import half_spectrum, taps, waves
@@ -35,14 +36,10 @@ def pays(x: Tensor, weight: Tensor, padding_mode: str, convolutions: int = 1) ->
     In float32 on a CPU. The libraries of other devices know such ways themselves, and evaluation, of whose rounding
     certificates give account, is direct.
     """
-    # Other classes than Tensor, as when operations are counted, have shapes alone.
-    usual = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    if not usual or x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != x.dtype:
-        return False
     outputs, inputs, k, _ = weight.shape
-    (count, _, height, width), half = x.shape, k // 2
-    if k == 1 or 0 in x.shape or not torch.is_grad_enabled():
+    if k == 1 or not trains_on_cpu(x) or x.dtype != torch.float32 or weight.dtype != x.dtype:
         return False
+    (count, _, height, width), half = x.shape, k // 2
     places, bordered, matrices = height * width, (height + 2 * half) * (width + 2 * half), outputs * inputs
     margin = 0 if padding_mode == "circular" else half
     torus = (height + margin) * (width + margin)

@@ -1,4 +1,4 @@
-"""Backward passes written by hand: gradients with a graph of their own, and their dtype."""
+"""Ways of training on a CPU that are written by hand: where they are taken, and what their backward passes share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,24 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lipref.linalg.cuda_kernels import stands_for_others
+
+
+def trains_on_cpu(x: Tensor) -> bool:
+    """Whether images ``x`` ``(N, C, H, W)`` take part in training on a CPU, not compiled or in an autocast.
+
+    Evaluation without gradients is direct, and so is what counts operations: tensors of other classes, which have
+    shapes alone.
+    """
+    usual = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+    return usual and x.device.type == "cpu" and x.dim() == 4 and x.numel() > 0 and torch.is_grad_enabled()
+
+
+def derives_backwards() -> bool:
+    """Whether derivatives are autograd's usual ones; torch.func and forward mode need the direct way."""
+    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 def asked_otherwise(grad: Tensor) -> bool:
