@@ -54,7 +54,8 @@ def test_in_float32_value_and_gradients_are_those_of_float64(mode, side, scale):
 def test_it_takes_a_sixth_to_a_quarter_of_the_products(side, mode, count):
     """Of the 9 per place that a direct convolution takes."""
     way = torus_convolution._way(side, side, 3, mode, "cpu", torch.float64)
-    assert [len(matrix) for matrix in way] == [count] * 3
+    torus = side**2 if mode == "circular" else (side + 1) ** 2
+    assert (len(way.of_taps), len(way.of_input), len(way.of_output)) == (count, torus, torus)
     assert count < 9 * side**2 * 0.26
 
 

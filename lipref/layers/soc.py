@@ -11,7 +11,7 @@ from torch import Tensor, empty, nn
 from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
-from lipref.linalg import exponential
+from lipref.linalg import exponential, skew_kernels
 from lipref.linalg.constants import kept
 from lipref.linalg.convolution_polynomial import convolution_polynomial
 from lipref.linalg.norms import conv_norm_bound
@@ -53,6 +53,7 @@ class SOCConv2d(LipschitzConv2d):
     convolves = True
     capturable = True
     PERIOD, LONG, SHORT = 200, 50, 1
+    _MATHEMATICS = ("_kernel", "_skew", "_unfoldings", "_move_vectors", "_sigma", "_scale")
     ERROR = 1e-5  # at most, of the series in evaluation: else large kernels, where few terms do, would contract by it
 
     def __init__(
@@ -139,10 +140,29 @@ class SOCConv2d(LipschitzConv2d):
         return {"ratios": like.new_tensor(ratios), "scale": like.new_tensor(scale)}
 
     def prepare(self, size: Size) -> Operator:
+        kernel = self._kernel_by_hand() if self._by_hand() else self._kernel()
+        return self.with_bias({"weight": kernel} | self._series(kernel))
+
+    def _kernel(self) -> Tensor:
         skew = self._skew()
-        sigma = self._sigma(skew)
-        operator = {"weight": skew * self._scale(sigma)} | self._series(skew)
-        return self.with_bias(operator)
+        return skew * self._scale(self._sigma(skew))
+
+    def _by_hand(self) -> bool:
+        """In training on a CPU, unless a subclass has other mathematics."""
+        own = all(getattr(type(self), name) is getattr(SOCConv2d, name) for name in self._MATHEMATICS)
+        return own and self.training and self.track_power_vectors and skew_kernels.pays(self.weight)
+
+    def _kernel_by_hand(self) -> Tensor:
+        """`_kernel` with few passes over memory."""
+        if "_recorded" not in self.__dict__:
+            with torch.no_grad():
+                self._move_long(None)
+        kernel, *vectors = skew_kernels.normalised(self.weight, self.u1, self.u2, self.kappa)
+        with torch.no_grad():
+            for kept, moved in zip((self.u1, self.v1, self.u2, self.v2), vectors, strict=True):
+                kept.copy_(moved)
+            self.updates.add_(1)
+        return kernel
 
     def _scale(self, sigma: Tensor) -> Tensor:
         # S = 0, as with one channel and one tap: the exponential is the identity.

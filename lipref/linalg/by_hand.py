@@ -6,20 +6,27 @@ import functools
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from lipref.linalg.cuda_kernels import stands_for_others
 
 
-def trains_on_cpu(x: Tensor) -> bool:
-    """Whether images ``x`` ``(N, C, H, W)`` take part in training on a CPU, not compiled or in an autocast.
+def is_usual(value: Tensor) -> bool:
+    """Whether it is PyTorch's own on a CPU, not compiled or in an autocast.
 
-    Evaluation without gradients is direct, and so is what counts operations: tensors of other classes, which have
-    shapes alone.
+    What counts operations has tensors of other classes, which have shapes alone.
     """
-    usual = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    return usual and x.device.type == "cpu" and x.dim() == 4 and x.numel() > 0 and torch.is_grad_enabled()
+    own = type(value) in (Tensor, nn.Parameter) and value.device.type == "cpu"
+    return own and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+
+
+def trains_on_cpu(x: Tensor) -> bool:
+    """Whether images ``x`` ``(N, C, H, W)`` that are `is_usual` take part in training.
+
+    Evaluation without gradients is direct.
+    """
+    return is_usual(x) and x.dim() == 4 and x.numel() > 0 and torch.is_grad_enabled()
 
 
 def derives_backwards() -> bool:
@@ -56,8 +63,8 @@ def in_full(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[...,
     """In the dtype of the forward pass, also where an autocast is on when the backward pass is asked for."""
 
     @functools.wraps(backward)
-    def full(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def full(ctx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         with torch.autocast("cpu", enabled=False):
-            return backward(ctx, grad)
+            return backward(ctx, *grads)
 
     return full

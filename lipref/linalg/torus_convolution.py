@@ -4,7 +4,8 @@ In the real Fourier basis of a torus of n places a convolution is one matrix per
 its own conjugate, else complex, and then it stands for two, and three real products make it (Gauss). Those are some
 1.5 n products in place of the 9 n of a 3x3 kernel. Zero padding is a torus larger by half a kernel. All of it is one
 bilinear map ``C^T [ (A w) (B x) ]`` of taps w and image x with constant matrices A, B and C; the maps that give its
-gradients are of the same kind.
+gradients are of the same kind. A third of the rows of B and C are sums of two others: there images are added, and
+products added to two others, in place of transforming them.
 """
 
 from __future__ import annotations
@@ -53,11 +54,16 @@ def pays(x: Tensor, weight: Tensor, padding_mode: str, convolutions: int = 1) ->
 
 
 class Way(NamedTuple):
-    """The matrices of ``C^T [ (A w) (B x) ]``: A ``(R, k k)`` of taps, B and C ``(R, H W)`` of images."""
+    """The matrices of ``C^T [ (A w) (B x) ]``: A ``(R, k k)`` of taps, B and C ``(Q, H W)`` of images.
+
+    Rows are those of ``alone`` frequencies, then twice those of P others, and here B and C end. Their last P are sums
+    of the P before and the P before those.
+    """
 
     of_taps: Tensor
     of_input: Tensor
     of_output: Tensor
+    alone: int
 
 
 @kept
@@ -71,15 +77,15 @@ def _way(height: int, width: int, k: int, padding_mode: str, device: str, dtype:
         others = waves(frequencies.pairs, torus, rows, columns)
         return waves(frequencies.alone, torus, rows, columns).real, others.real, others.imag
 
-    # (p + iq)(r - is) = (u - w) + i(u + v) with u = p(r - s), v = (q - p)r, w = -(p + q)s; its real part times the wave
-    # r + is counts twice, because the conjugate is left out.
+    # (p + iq)(r - is) = (u + w) + i(u + v) with u = p(r - s), v = (q - p)r, w = (p + q)s; its real part times the wave
+    # r + is counts twice, because the conjugate is left out: 2(r(u + w) - s(u + v)).
     own, p, q = parts(taps(k), taps(k))
-    of_taps = torch.cat((own, p, q - p, p + q))
+    of_taps = torch.cat((own, q - p, -p - q, p))
     own, r, s = parts(*(torch.arange(side, dtype=torch.float64) for side in (height, width)))
-    size = torus[0] * torus[1]
-    of_input = torch.cat((own, r - s, r, -s))
-    of_output = torch.cat((own, 2 * (r - s), -2 * s, -2 * r)) / size
-    return Way(*(value.to(device, dtype) for value in (of_taps, of_input, of_output)))
+    of_input = torch.cat((own, r, -s))
+    of_output = torch.cat((own, -2 * s, 2 * r)) / (torus[0] * torus[1])
+    matrices = (value.to(device, dtype) for value in (of_taps, of_input, of_output))
+    return Way(*matrices, len(frequencies.alone))
 
 
 def way_of(x: Tensor, weight: Tensor, padding_mode: str) -> Way:
@@ -88,8 +94,25 @@ def way_of(x: Tensor, weight: Tensor, padding_mode: str) -> Way:
 
 
 def _into(basis: Tensor, x: Tensor) -> Tensor:
-    """``(R, N, C)`` from images ``(N, C, H, W)`` or ``(N, C, H W)``; each image by one core."""
+    """``(Q, N, C)`` from images ``(N, C, H, W)`` or ``(N, C, H W)``; each image by one core."""
     return torch.bmm(basis.expand(len(x), -1, -1), x.flatten(2).mT).transpose(0, 1)
+
+
+def sums(way: Way, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """The P rows ``(P, N, C)`` that are missing in ``y`` ``(Q, N, C)``."""
+    return torch.add(*y[way.alone :].unflatten(0, (2, -1)), out=out)
+
+
+def add_sums(way: Way, products: Tensor, last: Tensor) -> None:
+    """To ``products`` ``(Q, N, C)``, in place, those of `sums`: what is left is to be transformed."""
+    products[way.alone :].unflatten(0, (2, -1)).add_(last)
+
+
+def _products(way: Way, y: Tensor, matrices: Tensor) -> Tensor:
+    """``(Q, N, C')``."""
+    products = y @ matrices[: len(y)]
+    add_sums(way, products, sums(way, y) @ matrices[len(y) :])
+    return products
 
 
 def _from(basis: Tensor, y: Tensor) -> Tensor:
@@ -103,10 +126,11 @@ def matrices_of(way: Way, weight: Tensor) -> Tensor:
     return small_times_long(way.of_taps, flat).unflatten(1, weight.shape[:2])
 
 
-def gradient_of_taps(way: Way, of_matrices: Tensor, shape: torch.Size) -> Tensor:
-    """Of a kernel of ``shape`` ``(O, I, k, k)`` from the gradient ``(R, O, I)`` of its matrices."""
-    flat = way.of_taps.mT @ of_matrices.flatten(1)
-    return flat.unflatten(1, of_matrices.shape[1:]).unflatten(0, shape[2:]).movedim((0, 1), (2, 3))
+def gradient_of_taps(way: Way, first: Tensor, last: Tensor, shape: torch.Size) -> Tensor:
+    """Of a kernel of ``shape`` ``(O, I, k, k)`` from the gradient of its matrices, ``(Q, O, I)`` and ``(P, O, I)``."""
+    rows = way.of_taps.mT
+    flat = torch.addmm(rows[:, : len(first)] @ first.flatten(1), rows[:, len(first) :], last.flatten(1))
+    return flat.unflatten(1, first.shape[1:]).unflatten(0, shape[2:]).movedim((0, 1), (2, 3))
 
 
 class _Convolution(torch.autograd.Function):
@@ -117,7 +141,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
         way = way_of(x, weight, padding_mode)
-        products = _into(way.of_input, x) @ matrices_of(way, weight).mT
+        products = _products(way, _into(way.of_input, x), matrices_of(way, weight).mT)
         return _from(way.of_output, products)  # no view, which nobody could change in place
 
     @staticmethod
@@ -131,10 +155,11 @@ class _Convolution(torch.autograd.Function):
         way, of_x, of_weight = way_of(x, weight, ctx.padding_mode), None, None
         grad = _into(way.of_output, grad.unflatten(0, (len(x), len(weight))))
         if ctx.needs_input_grad[0]:
-            of_x = _from(way.of_input, grad @ matrices_of(way, weight)).view(x.shape)
+            of_x = _from(way.of_input, _products(way, grad, matrices_of(way, weight))).view(x.shape)
         if ctx.needs_input_grad[1]:
-            outer = grad.mT @ _into(way.of_input, x)
-            of_weight = gradient_of_taps(way, outer, weight.shape)
+            inputs = _into(way.of_input, x)
+            outer = grad.mT @ inputs, sums(way, grad).mT @ sums(way, inputs)
+            of_weight = gradient_of_taps(way, *outer, weight.shape)
         return of_x, of_weight, None
 
 
