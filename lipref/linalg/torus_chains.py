@@ -8,6 +8,7 @@ matrices is one product for all convolutions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,67 +21,84 @@ from lipref.linalg.torus_convolution import add_sums, gradient_of_taps, matrices
 
 ENOUGH = 160  # images, of all terms, for one product
 
-Room = tuple[Tensor, Tensor]  # ``(N, Q, C)`` and ``(N, P, C)``
-
 
 def pays(x: Tensor, weight: Tensor, padding_mode: str, convolutions: int) -> bool:
     """Whether so many convolutions of ``x`` with the square kernel ``weight`` are quicker here."""
     return derives_backwards() and torus_convolution.pays(x, weight, padding_mode, convolutions)
 
 
+class _Room(NamedTuple):
+    """For images in the basis on one side of some convolutions, ``(N, Q, C)``, and their `sums`, ``(N, P, C)``.
+
+    Image by image, so that one core makes an image without waiting for another.
+    """
+
+    images: Tensor
+    others: Tensor
+
+    def part(self, start: int, stop: int) -> _Room:
+        return _Room(*(each[start:stop] for each in self))
+
+    def by_rows(self) -> tuple[Tensor, Tensor]:
+        return self.images.transpose(0, 1), self.others.transpose(0, 1)
+
+
 class _Chain:
     """A kernel ``(C, C, k, k)`` in the real Fourier basis, for images ``x`` ``(N, C, H, W)``, here ``(N, C, H W)``.
 
-    In the basis they are ``(Q, N, C)``, in memory image by image: one core makes an image without waiting for another.
+    There is one product at a time, of what is in the basis with the kernel; then it is taken out of the basis.
     """
 
     def __init__(self, x: Tensor, weight: Tensor, padding_mode: str) -> None:
         self.way, self.shape, self.count = way_of(x, weight, padding_mode), weight.shape, len(x)
         self.matrices = matrices_of(self.way, weight)
-        self.one, self.product = self.room(1), weight.new_empty(len(self.way.of_taps), len(x), len(weight))
-        self.first, self.last = self.product.tensor_split([len(self.way.of_input)])
-        self.outer: Room | None = None
+        self.rows = len(self.way.of_input)
+        product = weight.new_empty(len(self.way.of_taps), len(x), len(weight))
+        self.product, self.last = product.tensor_split([self.rows])
+        self.outer: tuple[Tensor, Tensor] | None = None
 
-    def room(self, convolutions: int) -> Room:
-        """For images in the basis on one side of so many convolutions, and for their `sums`."""
-        rows, images = len(self.way.of_input), convolutions * self.count
-        sizes = rows, len(self.way.of_taps) - rows
-        return tuple(self.matrices.new_empty(images, size, self.shape[1]) for size in sizes)
+    def room(self, convolutions: int = 1) -> _Room:
+        sizes = self.rows, len(self.way.of_taps) - self.rows
+        return _Room(*(self.matrices.new_empty(convolutions * self.count, size, self.shape[1]) for size in sizes))
 
-    def slot(self, room: Room, place: int) -> Room:
+    def place(self, room: _Room, number: int) -> _Room:
         """Of one convolution in a `room` of several."""
-        return tuple(each[place * self.count : (place + 1) * self.count] for each in room)
+        return room.part(number * self.count, (number + 1) * self.count)
 
-    def into(self, basis: Tensor, y: Tensor, room: Room) -> tuple[Tensor, Tensor]:
-        images = torch.bmm(basis.expand(self.count, -1, -1), y.mT, out=room[0]).transpose(0, 1)
-        return images, sums(self.way, images, room[1].transpose(0, 1))
+    def into(self, basis: Tensor, y: Tensor, room: _Room) -> None:
+        torch.bmm(self._of_each(basis), y.mT, out=room.images)
 
-    def plus(self, x: Tensor, basis: Tensor, alpha: float) -> Tensor:
-        """``x`` and so much of what the last product is out of the basis."""
-        return torch.baddbmm(x, self.first.permute(1, 2, 0), basis.expand(self.count, -1, -1), alpha=alpha)
+    def through(self, matrix: Tensor, room: _Room, alpha: float, plus: Tensor | None = None) -> None:
+        """Out of the basis and into it again: so much of the product, and ``plus``."""
+        given, beta = (room.images, 0) if plus is None else (plus, 1)
+        product = self.product.transpose(0, 1)
+        torch.baddbmm(given, self._of_each(matrix), product, beta=beta, alpha=alpha, out=room.images)
 
-    def out_of(self, basis: Tensor) -> Tensor:
-        return torch.bmm(self.first.permute(1, 2, 0), basis.expand(self.count, -1, -1))
+    def out_of(self, basis: Tensor, plus: Tensor | None = None, alpha: float = 1.0) -> Tensor:
+        """So much of the product, and ``plus``."""
+        product, basis = self.product.permute(1, 2, 0), self._of_each(basis)
+        return torch.bmm(product, basis) if plus is None else torch.baddbmm(plus, product, basis, alpha=alpha)
 
-    def convolve(self, y: Tensor, room: Room | None = None) -> None:
-        """The product becomes what ``way.of_output`` makes the convolution of ``y``."""
-        self._multiply(self.into(self.way.of_input, y, room or self.one), self.matrices.mT)
+    def _of_each(self, matrix: Tensor) -> Tensor:
+        return matrix.expand(self.count, -1, -1)
 
-    def adjoint(self, y: Tensor, room: Room | None = None) -> None:
-        """The product becomes what ``way.of_input`` makes the adjoint of the convolution of ``y``."""
-        self._multiply(self.into(self.way.of_output, y, room or self.one), self.matrices)
+    def convolve(self, room: _Room) -> None:
+        """Of what ``way.of_input`` took into the basis; ``way.of_output`` takes the product out of it."""
+        self._multiply(room, self.matrices.mT)
 
-    def _multiply(self, images: Room, matrices: Tensor) -> None:
-        rows = len(self.first)
-        torch.bmm(images[0], matrices[:rows], out=self.first)
-        torch.bmm(images[1], matrices[rows:], out=self.last)
-        add_sums(self.way, self.first, self.last)
+    def adjoint(self, room: _Room) -> None:
+        """Of what ``way.of_output`` took into the basis; ``way.of_input`` takes the product out of it."""
+        self._multiply(room, self.matrices)
 
-    def add_gradient(self, outputs: Room, inputs: Room, last: bool = True) -> None:
-        """Of the matrices, from images in the basis on both sides of some convolutions."""
-        if last:
-            del self.matrices, self.one, self.product, self.first, self.last
-        pairs = [(y.permute(1, 2, 0), x.transpose(0, 1)) for y, x in zip(outputs, inputs, strict=True)]
+    def _multiply(self, room: _Room, matrices: Tensor) -> None:
+        images, others = room.by_rows()
+        torch.bmm(images, matrices[: self.rows], out=self.product)
+        torch.bmm(sums(self.way, images, others), matrices[self.rows :], out=self.last)
+        add_sums(self.way, self.product, self.last)
+
+    def add_gradient(self, outputs: _Room, inputs: _Room) -> None:
+        """Of the matrices, from what is in the basis on both sides of some convolutions."""
+        pairs = [(y.mT, x) for y, x in zip(outputs.by_rows(), inputs.by_rows(), strict=True)]
         if self.outer is None:
             self.outer = tuple(torch.bmm(*pair) for pair in pairs)
         else:
@@ -92,19 +110,23 @@ class _Chain:
 
 
 class _Polynomial(torch.autograd.Function):
-    """Keeps the partial sums in the basis."""
+    """Its partial sums are in the basis, and kept there."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode: str) -> Tensor:
-        chain = _Chain(x, weight, padding_mode)
-        y = flat = x.flatten(2)
-        images = weight.new_empty(len(ratios) * len(x), *chain.one[0].shape[1:])
-        for kept, ratio in zip(images.split(len(x)), reversed(ratios), strict=True):
-            chain.convolve(y, (kept, chain.one[1]))
-            y = chain.plus(flat, chain.way.of_output, ratio)
+        chain, terms, flat = _Chain(x, weight, padding_mode), len(ratios), x.flatten(2)
+        way, others = chain.way, chain.room().others
+        images = weight.new_empty(terms * len(x), chain.rows, len(weight))
+        for place, kept in enumerate(images.split(len(x))):
+            room = _Room(kept, others)
+            if place == 0:
+                chain.into(way.of_input, flat, room)
+            else:
+                chain.through(way.through, room, ratios[-place], plus=images[: len(x)])
+            chain.convolve(room)
         ctx.save_for_backward(x, weight, images)
         ctx.ratios, ctx.padding_mode = ratios, padding_mode
-        return y
+        return chain.out_of(way.of_output, flat, ratios[0])
 
     @staticmethod
     @in_full
@@ -114,22 +136,26 @@ class _Polynomial(torch.autograd.Function):
         if asked_otherwise(grad):
             gradients = again(ctx, grad, lambda *given: _horner(*given, ratios, mode).flatten(2), x, weight)
             return *gradients, None, None
-        chain = _Chain(x, weight, mode)
-        wanted, terms = ctx.needs_input_grad[1], len(ratios)
+        chain, count = _Chain(x, weight, mode), len(x)
+        way, wanted, terms = chain.way, ctx.needs_input_grad[1], len(ratios)
         # Of so many terms at once, which saves passes over the gradient of the matrices; many images do by themselves.
-        together = min(terms, -(-ENOUGH // len(x))) if wanted else 1
-        outputs = chain.room(together)
-        each = total = grad
+        together = min(terms, -(-ENOUGH // count)) if wanted else 1
+        outputs, total = chain.room(together), 0
         for ratio, place in zip(ratios, reversed(range(terms)), strict=True):
-            chain.adjoint(each * ratio, chain.slot(outputs, place % together))
-            each = chain.out_of(chain.way.of_input)
-            total = total + each
+            room = chain.place(outputs, place % together)
+            if place + 1 == terms:
+                chain.into(way.of_output, grad * ratio, room)
+            else:
+                chain.through(way.through.mT, room, ratio)
+            chain.adjoint(room)
+            total += chain.product
             if wanted and place % together == 0:
-                filled = min(together, terms - place) * len(x)
-                inputs = images[place * len(x) :][:filled]
-                inputs = inputs, sums(chain.way, inputs.transpose(0, 1)).transpose(0, 1)
-                chain.add_gradient(tuple(room[:filled] for room in outputs), inputs, place == 0)
-        return total.view(x.shape), chain.gradient() if wanted else None, None, None
+                inputs = images[place * count : (place + together) * count]
+                inputs = _Room(inputs, sums(way, inputs.transpose(0, 1)).transpose(0, 1))
+                chain.add_gradient(outputs.part(0, len(inputs.images)), inputs)
+        chain.product = total
+        of_x = chain.out_of(way.of_input, grad)
+        return of_x.view(x.shape), chain.gradient() if wanted else None, None, None
 
 
 def _horner(x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode: str) -> Tensor:
@@ -147,14 +173,17 @@ def polynomial(x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode:
 class _Residual(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, step: Tensor, bias: Tensor | None, padding_mode: str) -> Tensor:
-        chain = _Chain(x, weight, padding_mode)
-        chain.convolve(x.flatten(2))
-        hidden = chain.out_of(chain.way.of_output)
+        chain, flat = _Chain(x, weight, padding_mode), x.flatten(2)
+        way, room = chain.way, chain.room()
+        chain.into(way.of_input, flat, room)
+        chain.convolve(room)
+        hidden = chain.out_of(way.of_output)
         hidden = (hidden if bias is None else hidden.add_(bias[:, None])).relu_()
         ctx.save_for_backward(x, weight, step, bias, hidden)
         ctx.padding_mode = padding_mode
-        chain.adjoint(hidden * _of_channels(step))
-        return chain.plus(x.flatten(2), chain.way.of_input, -1)
+        chain.into(way.of_output, hidden * _of_channels(step), room)
+        chain.adjoint(room)
+        return chain.out_of(way.of_input, flat, -1)
 
     @staticmethod
     @in_full
@@ -164,20 +193,24 @@ class _Residual(torch.autograd.Function):
         if asked_otherwise(grad):
             given = (x, weight, step, bias)
             return *again(ctx, grad, lambda *given: residual_step(*given, mode).flatten(2), *given), None
-        chain = _Chain(x, weight, mode)
-        into, out_of, factor = chain.way.of_input, chain.way.of_output, _of_channels(step)
-        wanted = ctx.needs_input_grad[1]
+        chain, factor = _Chain(x, weight, mode), _of_channels(step)
+        way, wanted = chain.way, ctx.needs_input_grad[1]
         outputs, inputs = (chain.room(2 if wanted else 1) for _ in range(2))
-        chain.convolve(-grad, chain.slot(inputs, 0))
-        of_scaled = chain.out_of(out_of)
+        room = chain.place(inputs, 0)
+        chain.into(way.of_input, -grad, room)
+        chain.convolve(room)
+        of_scaled = chain.out_of(way.of_output)
         of_step = (of_scaled * hidden).sum(0)
         of_step = of_step.sum(1) if step.dim() else of_step.sum()
         of_hidden = (of_scaled * factor).mul_(hidden > 0)
-        chain.adjoint(of_hidden, chain.slot(outputs, 1 if wanted else 0))
-        of_x = chain.plus(grad, into, 1).view(x.shape)
+        room = chain.place(outputs, 1 if wanted else 0)
+        chain.into(way.of_output, of_hidden, room)
+        chain.adjoint(room)
+        of_x = chain.out_of(way.of_input, grad).view(x.shape)
         if wanted:
-            chain.into(out_of, hidden * factor, chain.slot(outputs, 0))
-            chain.into(into, x.flatten(2), chain.slot(inputs, 1))
+            for basis, y, room in ((way.of_output, hidden * factor, chain.place(outputs, 0)), (way.of_input, x.flatten(2), chain.place(inputs, 1))):
+                chain.into(basis, y, room)
+                sums(way, *room.by_rows())
             chain.add_gradient(outputs, inputs)
         of_bias = None if bias is None else of_hidden.sum((0, 2))
         return of_x, chain.gradient() if wanted else None, of_step, of_bias, None

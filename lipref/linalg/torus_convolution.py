@@ -57,12 +57,13 @@ class Way(NamedTuple):
     """The matrices of ``C^T [ (A w) (B x) ]``: A ``(R, k k)`` of taps, B and C ``(Q, H W)`` of images.
 
     Rows are those of ``alone`` frequencies, then twice those of P others, and here B and C end. Their last P are sums
-    of the P before and the P before those.
+    of the P before and the P before those. ``through`` is ``B C^T``, ``(Q, Q)``: from products into the basis again.
     """
 
     of_taps: Tensor
     of_input: Tensor
     of_output: Tensor
+    through: Tensor
     alone: int
 
 
@@ -84,7 +85,7 @@ def _way(height: int, width: int, k: int, padding_mode: str, device: str, dtype:
     own, r, s = parts(*(torch.arange(side, dtype=torch.float64) for side in (height, width)))
     of_input = torch.cat((own, r, -s))
     of_output = torch.cat((own, -2 * s, 2 * r)) / (torus[0] * torus[1])
-    matrices = (value.to(device, dtype) for value in (of_taps, of_input, of_output))
+    matrices = (value.to(device, dtype) for value in (of_taps, of_input, of_output, of_input @ of_output.mT))
     return Way(*matrices, len(frequencies.alone))
 
 
