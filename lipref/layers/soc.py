@@ -203,7 +203,7 @@ class SOCConv2d(LipschitzConv2d):
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         more = max(0, self.out_channels - self.in_channels)
-        if more or not x.is_cuda:  # a copy where nothing is added: on a GPU a pass over memory that counts
+        if more:  # else it would be a copy
             x = F.pad(x, (0, 0, 0, 0, 0, more))
         y = convolution_polynomial(x, operator["weight"], operator["ratios"], self.padding_mode, self.recompute)
         y = y[:, : self.out_channels]

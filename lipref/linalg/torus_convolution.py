@@ -26,6 +26,7 @@ SKINNY = 0.12  # of a kernel's matrices from its few taps: a pass over memory
 # Of the largest torus, that of 8x8 with zero padding: beyond, the transforms and what they make in between take more
 # memory than is won.
 PLACES = 81
+PARTS = 8  # an even number, for an even number of cores
 BORDER = 0.55  # what a direct convolution spends on the border of circular padding, in places of the image
 
 
@@ -128,10 +129,16 @@ def matrices_of(way: Way, weight: Tensor) -> Tensor:
 
 
 def gradient_of_taps(way: Way, first: Tensor, last: Tensor, shape: torch.Size) -> Tensor:
-    """Of a kernel of ``shape`` ``(O, I, k, k)`` from the gradient of its matrices, ``(Q, O, I)`` and ``(P, O, I)``."""
-    rows = way.of_taps.mT
-    flat = torch.addmm(rows[:, : len(first)] @ first.flatten(1), rows[:, len(first) :], last.flatten(1))
-    return flat.unflatten(1, first.shape[1:]).unflatten(0, shape[2:]).movedim((0, 1), (2, 3))
+    """Of a kernel of ``shape`` ``(O, I, k, k)`` from the gradient of its matrices, ``(Q, O, I)`` and ``(P, O, I)``.
+
+    Some outputs at a time, by one core without waiting for another.
+    """
+    outputs, inputs, *taps = shape
+    parts = PARTS if outputs % PARTS == 0 else 1
+    rows = way.of_taps.mT.expand(parts, -1, -1)
+    first, last = (each.reshape(len(each), parts, outputs // parts * inputs).transpose(0, 1) for each in (first, last))
+    flat = torch.baddbmm(rows[..., : len(way.of_input)] @ first, rows[..., len(way.of_input) :], last)
+    return flat.view(parts, *taps, outputs // parts, inputs).permute(0, 3, 4, 1, 2).reshape(shape)
 
 
 class _Convolution(torch.autograd.Function):
