@@ -96,6 +96,13 @@ class _Chain:
         torch.bmm(sums(self.way, images, others), matrices[self.rows :], out=self.last)
         add_sums(self.way, self.product, self.last)
 
+    def with_sums(self, images: Tensor) -> _Room:
+        return _Room(images, sums(self.way, images.transpose(0, 1)).transpose(0, 1))
+
+    def drop_kernel(self) -> None:
+        """Before the last `add_gradient`, which takes as much memory."""
+        del self.matrices, self.product, self.last
+
     def add_gradient(self, outputs: _Room, inputs: _Room) -> None:
         """Of the matrices, from what is in the basis on both sides of some convolutions."""
         pairs = [(y.mT, x) for y, x in zip(outputs.by_rows(), inputs.by_rows(), strict=True)]
@@ -141,6 +148,11 @@ class _Polynomial(torch.autograd.Function):
         # Of so many terms at once, which saves passes over the gradient of the matrices; many images do by themselves.
         together = min(terms, -(-ENOUGH // count)) if wanted else 1
         outputs, total = chain.room(together), 0
+
+        def add_gradient(start: int) -> None:
+            inputs = images[start * count : (start + together) * count]
+            chain.add_gradient(outputs.part(0, len(inputs)), chain.with_sums(inputs))
+
         for ratio, place in zip(ratios, reversed(range(terms)), strict=True):
             room = chain.place(outputs, place % together)
             if place + 1 == terms:
@@ -149,13 +161,16 @@ class _Polynomial(torch.autograd.Function):
                 chain.through(way.through.mT, room, ratio)
             chain.adjoint(room)
             total += chain.product
-            if wanted and place % together == 0:
-                inputs = images[place * count : (place + together) * count]
-                inputs = _Room(inputs, sums(way, inputs.transpose(0, 1)).transpose(0, 1))
-                chain.add_gradient(outputs.part(0, len(inputs.images)), inputs)
+            if wanted and place and place % together == 0:
+                add_gradient(place)
         chain.product = total
-        of_x = chain.out_of(way.of_input, grad)
-        return of_x.view(x.shape), chain.gradient() if wanted else None, None, None
+        of_x = chain.out_of(way.of_input, grad).view(x.shape)
+        if not wanted:
+            return of_x, None, None, None
+        del total
+        chain.drop_kernel()
+        add_gradient(0)
+        return of_x, chain.gradient(), None, None
 
 
 def _horner(x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode: str) -> Tensor:
@@ -208,8 +223,10 @@ class _Residual(torch.autograd.Function):
         chain.adjoint(room)
         of_x = chain.out_of(way.of_input, grad).view(x.shape)
         if wanted:
-            for basis, y, room in ((way.of_output, hidden * factor, chain.place(outputs, 0)), (way.of_input, x.flatten(2), chain.place(inputs, 1))):
-                chain.into(basis, y, room)
+            chain.drop_kernel()
+            chain.into(way.of_output, hidden * factor, chain.place(outputs, 0))
+            chain.into(way.of_input, x.flatten(2), chain.place(inputs, 1))
+            for room in (outputs, inputs):
                 sums(way, *room.by_rows())
             chain.add_gradient(outputs, inputs)
         of_bias = None if bias is None else of_hidden.sum((0, 2))
