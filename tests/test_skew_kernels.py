@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lipref.layers import SOCConv2d
 from lipref.linalg import skew_kernels
 from lipref.linalg.padding import adjoint_kernel
-from lipref.linalg.skew_kernels import normalised, pays
+from lipref.linalg.skew_kernels import applies, normalised
 
 NORM = 0.7
 SHAPES = st.tuples(st.integers(2, 6), st.sampled_from((1, 3, 5)))
@@ -116,10 +116,51 @@ def test_a_kernel_without_skew_part_is_zero():
     assert all(vector.isfinite().all() for vector in vectors)
 
 
-def test_not_a_number_stays_one():
-    weight, *vectors = drawn(3, 3)
-    weight.data[0, 1, 0, 0] = torch.nan
-    assert normalised(weight, *vectors, NORM)[0].isnan().any()
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_not_a_number_stays_one(place):
+    given_ = drawn(3, 3)
+    given_[place].data.flatten()[1] = torch.nan
+    assert normalised(*given_, NORM)[0].isnan().any()
+
+
+@pytest.mark.parametrize("separable", [True, False])
+def test_gradients_too_large_are_infinite_or_not_numbers(separable):
+    weight, *vectors = drawn(4, 3, dtype=torch.float32, separable=separable)
+    weight = (1e-3 * weight).detach().requires_grad_()
+    kernel = normalised(weight, *vectors, NORM)[0]
+    assert not torch.autograd.grad(kernel, weight, 1e37 * kernel.detach())[0].isfinite().all()
+    tiny = (1e-42 * weight).detach().requires_grad_()
+    assert normalised(tiny, *vectors, NORM)[0].isfinite().all()
+
+
+def test_gradients_of_any_layout_as_often_as_the_graph_is_kept():
+    weight, *vectors = drawn(4, 3)
+    weight = weight.detach().transpose(0, 1).requires_grad_()
+    kernel, expected = normalised(weight, *vectors, NORM)[0], slow(weight, *vectors)[0]
+    draw = torch.Generator().manual_seed(1)
+    for grad in (
+        torch.randn(3, 3, 4, 4, generator=draw).double().permute(2, 3, 0, 1),
+        torch.ones(()).double().expand(4, 4, 3, 3),
+    ):
+        for _ in range(2):
+            one, other = (torch.autograd.grad(each, weight, grad, retain_graph=True)[0] for each in (kernel, expected))
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_a_checkpoint_may_choose_the_other_norm(monkeypatch):
+    """Computed anew after the vectors have moved, what is kept has the same shapes."""
+    layer, x = SOCConv2d(4, 4, 3), torch.randn(2, 4, 5, 5)
+    weight, *_ = drawn(4, 3, dtype=torch.float32)
+    layer.weight.data.copy_(weight)
+    factors, function = iter((0.1, 10.0)), skew_kernels.power_iteration
+
+    def unequal(*given):
+        (u1, v1, first), second = function(*given)
+        return (u1, v1, first * next(factors)), second
+
+    monkeypatch.setattr(skew_kernels, "power_iteration", unequal)
+    torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False).sum().backward()
+    assert layer.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -135,7 +176,7 @@ def test_soc_trains_with_it_as_without(k, monkeypatch):
         for each in (layer, other):
             with monkeypatch.context() as patch:
                 if each is other:
-                    patch.setattr(skew_kernels, "pays", lambda weight: False)
+                    patch.setattr(skew_kernels, "applies", lambda weight: False)
                 each.zero_grad()
                 y = each(x)
                 y.square().sum().backward()
@@ -150,37 +191,49 @@ def test_soc_trains_with_it_as_without(k, monkeypatch):
 
 def test_what_takes_it():
     weight = torch.randn(2, 2, 3, 3, requires_grad=True)
-    assert pays(weight)
-    assert pays(torch.nn.Parameter(weight.detach()))
-    assert not pays(weight.detach())
+    assert applies(weight)
+    assert applies(torch.nn.Parameter(weight.detach()))
+    assert not applies(weight.detach())
     with torch.no_grad():
-        assert not pays(weight)
+        assert not applies(weight)
     with torch.autocast("cpu"):
-        assert not pays(weight)
+        assert not applies(weight)
     with torch.autograd.forward_ad.dual_level():
-        assert not pays(weight)
+        assert not applies(weight)
     with torch._subclasses.FakeTensorMode() as mode:
-        assert not pays(mode.from_tensor(weight))
+        assert not applies(mode.from_tensor(weight))
 
 
-def test_mathematics_of_a_subclass_are_its_own(monkeypatch):
-    class Wider(SOCConv2d):
-        def _sigma(self, skew):
-            return 2 * super()._sigma(skew)
+@pytest.mark.parametrize("name", SOCConv2d._DONE_BY_HAND)
+def test_mathematics_of_a_subclass_are_its_own(name, monkeypatch):
+    calls, function = [], getattr(SOCConv2d, name)
+    static = isinstance(vars(SOCConv2d)[name], staticmethod)
 
+    def own(*given):
+        calls.append(name)
+        return function(*given)
+
+    changed = type("Changed", (SOCConv2d,), {name: staticmethod(own) if static else own})(3, 3, 3)
+    calls.clear()
+    monkeypatch.setattr(skew_kernels, "normalised", lambda *given: pytest.fail("not the subclass's own"))
+    changed.prepare((4, 4))
+    assert calls
+
+
+def test_settings_of_a_subclass(monkeypatch):
     class Settings(SOCConv2d):
         def extra_repr(self):
             return "the same"
 
+    class Longer(SOCConv2d):
+        SHORT = 2
+
     calls, function = [], skew_kernels.normalised
     monkeypatch.setattr(skew_kernels, "normalised", lambda *given: calls.append(1) or function(*given))
-    torch.manual_seed(0)
-    plain, wider = SOCConv2d(3, 3, 3), Wider(3, 3, 3)
-    wider.load_state_dict(plain.state_dict())
-    torch.testing.assert_close(wider.prepare((4, 4))["weight"], plain.prepare((4, 4))["weight"] / 2)
-    assert calls == [1]
     Settings(3, 3, 3).prepare((4, 4))
-    assert calls == [1, 1]
+    assert calls == [1]
+    Longer(3, 3, 3).prepare((4, 4))
+    assert calls == [1]
 
 
 def test_power_vectors_that_do_not_move(monkeypatch):

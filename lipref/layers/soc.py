@@ -53,7 +53,8 @@ class SOCConv2d(LipschitzConv2d):
     convolves = True
     capturable = True
     PERIOD, LONG, SHORT = 200, 50, 1
-    _MATHEMATICS = ("_kernel", "_skew", "_unfoldings", "_move_vectors", "_sigma", "_scale")
+    # What `_kernel_by_hand` does in another way: not where a subclass has its own.
+    _DONE_BY_HAND = ("_kernel", "_skew", "_unfoldings", "_move_vectors", "_sigma", "_scale")
     ERROR = 1e-5  # at most, of the series in evaluation: else large kernels, where few terms do, would contract by it
 
     def __init__(
@@ -149,8 +150,9 @@ class SOCConv2d(LipschitzConv2d):
 
     def _by_hand(self) -> bool:
         """In training on a CPU, unless a subclass has other mathematics."""
-        own = all(getattr(type(self), name) is getattr(SOCConv2d, name) for name in self._MATHEMATICS)
-        return own and self.training and self.track_power_vectors and skew_kernels.pays(self.weight)
+        own = all(getattr(type(self), name) is getattr(SOCConv2d, name) for name in self._DONE_BY_HAND)
+        own = own and self.SHORT == 1
+        return own and self.training and self.track_power_vectors and skew_kernels.applies(self.weight)
 
     def _kernel_by_hand(self) -> Tensor:
         """`_kernel` with few passes over memory."""
@@ -159,8 +161,8 @@ class SOCConv2d(LipschitzConv2d):
                 self._move_long(None)
         kernel, *vectors = skew_kernels.normalised(self.weight, self.u1, self.u2, self.kappa)
         with torch.no_grad():
-            for kept, moved in zip((self.u1, self.v1, self.u2, self.v2), vectors, strict=True):
-                kept.copy_(moved)
+            for buffer, moved in zip((self.u1, self.v1, self.u2, self.v2), vectors, strict=True):
+                buffer.copy_(moved)
             self.updates.add_(1)
         return kernel
 
@@ -203,7 +205,7 @@ class SOCConv2d(LipschitzConv2d):
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         more = max(0, self.out_channels - self.in_channels)
-        if more:  # else it would be a copy
+        if more:  # padding by nothing would copy
             x = F.pad(x, (0, 0, 0, 0, 0, more))
         y = convolution_polynomial(x, operator["weight"], operator["ratios"], self.padding_mode, self.recompute)
         y = y[:, : self.out_channels]

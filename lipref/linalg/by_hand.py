@@ -13,9 +13,9 @@ from lipref.linalg.cuda_kernels import stands_for_others
 
 
 def is_usual(value: Tensor) -> bool:
-    """Whether it is PyTorch's own on a CPU, not compiled or in an autocast.
+    """Whether it is PyTorch's own on a CPU, neither compiled nor within an autocast.
 
-    What counts operations has tensors of other classes, which have shapes alone.
+    Tensors of other classes, as of what counts operations, have shapes alone.
     """
     own = type(value) in (Tensor, nn.Parameter) and value.device.type == "cpu"
     return own and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")

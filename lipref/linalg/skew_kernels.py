@@ -10,8 +10,8 @@ from lipref.linalg.by_hand import again, asked_otherwise, derives_backwards, in_
 TINY = 1e-12  # of `torch.nn.functional.normalize`
 
 
-def pays(weight: Tensor) -> bool:
-    """Whether `normalised` is quicker than operations that autograd knows."""
+def applies(weight: Tensor) -> bool:
+    """Whether `normalised` may take the place of operations that autograd knows."""
     return is_usual(weight) and torch.is_grad_enabled() and weight.requires_grad and derives_backwards()
 
 
@@ -54,46 +54,51 @@ def power_iteration(kernel: Tensor, u1: Tensor, u2: Tensor) -> tuple[tuple[Tenso
 class _Normalised(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor, u1: Tensor, u2: Tensor, norm: float) -> tuple[Tensor, ...]:
-        difference = _minus_adjoint(weight)  # twice the skew part, and so are its norms
-        found = power_iteration(difference, u1, u2)
-        u, v, sigma = min(found, key=lambda each: float(each[2]))
-        ctx.norm, ctx.factor = norm, _factor(norm, sigma)
+        difference = _minus_adjoint(weight)
+        (u1, v1, first), (u2, v2, second) = power_iteration(difference, u1, u2)
+        sigma = torch.minimum(first, second)  # not a number where one of them is not
+        ctx.first, ctx.norm, ctx.factor = bool(first < second), norm, _factor(norm, sigma)
         kernel = difference.mul_(ctx.factor)
-        ctx.save_for_backward(weight, kernel, u, v)
-        vectors = [each for u, v, _ in found for each in (u, v)]
-        ctx.mark_non_differentiable(*vectors)
-        return kernel, *vectors
+        # All vectors, so that what is kept has the same shapes where it is computed anew.
+        ctx.save_for_backward(weight, kernel, u1, v1, u2, v2)
+        ctx.mark_non_differentiable(u1, v1, u2, v2)
+        ctx.set_materialize_grads(False)
+        return kernel, u1, v1, u2, v2
 
     @staticmethod
     @in_full
-    def backward(ctx, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        weight, kernel, u, v = ctx.saved_tensors
+    def backward(ctx, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        """``f (G - G~)`` of ``G = grad - <grad, K> v u^T / norm``: it is ``K = norm D / (v^T D u)``, ``D = M - M~``."""
+        weight, kernel, *vectors = ctx.saved_tensors
+        u, v = vectors[:2] if ctx.first else vectors[2:]
         if asked_otherwise(grad):
             return *again(ctx, grad, lambda weight: _of_constant_vectors(weight, u, v, ctx.norm), weight), *[None] * 3
-        # The kernel is norm D / (v^T D u) of the difference D.
         flat = grad.flatten(1)
-        share = -ctx.factor / ctx.norm * float(flat.flatten().dot(kernel.flatten()))
+        share = flat.flatten().dot(kernel.flatten()) / -ctx.norm * ctx.factor  # a tensor, which may be infinite
         if len(v) == len(kernel):
-            of_difference = torch.addr(flat, v, u, beta=ctx.factor, alpha=share)
+            of_difference = torch.addr(flat, v * share, u, beta=ctx.factor)
         else:
-            of_difference = torch.addmm(flat, *_sides(u, v, kernel), beta=ctx.factor, alpha=share)
+            of_difference = torch.addmm(flat, *_sides(u, v * share, kernel), beta=ctx.factor)
         return _minus_adjoint(of_difference.view(kernel.shape)), None, None, None
 
 
 def _minus_adjoint(kernel: Tensor) -> Tensor:
-    """In two passes over memory, one of them along its rows."""
-    if kernel.shape[-1] == 1:
+    """``M - M~``, twice the skew part, whose norms are twice those of it."""
+    if kernel.shape[-1] == 1:  # a copy along its rows, and a difference
         return kernel - kernel.flatten(1).mT.contiguous().view(kernel.shape)
     return kernel - kernel.flip(2, 3).transpose(0, 1)
 
 
 def _factor(norm: float, sigma: Tensor) -> float:
     """0 for a kernel of zeros, as with one channel and one tap."""
-    return norm / float(sigma) if sigma != 0 else 0.0
+    if sigma == 0:
+        return 0.0
+    largest, factor = torch.finfo(sigma.dtype).max, norm / float(sigma)
+    return largest if factor > largest else factor  # as it is, where it is not a number
 
 
 def _sides(u: Tensor, v: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """``v u^T`` of an unfolding as a product ``(m, r) (r, m k k)``."""
+    """``v u^T`` of an unfolding as a product ``(m, r) (r, m k k)``, r = 1 or k."""
     m, _, k, _ = kernel.shape
     return (v[:, None], u[None]) if len(v) == m else (v.view(m, k), _spread(u, k))
 
@@ -112,6 +117,6 @@ def normalised(weight: Tensor, u1: Tensor, u2: Tensor, norm: float) -> tuple[Ten
     sigma is the smaller of the two estimates ``v^T A u``, and differentiated with its vectors constant.
 
     Returns:
-        The kernel, and u1, v1, u2 and v2 without gradient.
+        The kernel, and u1, v1, u2 and v2 without gradient: copies, because a layer's own move on at its next pass.
     """
     return _Normalised.apply(weight, u1, u2, norm)

@@ -34,13 +34,13 @@ class _Room(NamedTuple):
     """
 
     images: Tensor
-    others: Tensor
+    sums: Tensor
 
     def part(self, start: int, stop: int) -> _Room:
         return _Room(*(each[start:stop] for each in self))
 
     def by_rows(self) -> tuple[Tensor, Tensor]:
-        return self.images.transpose(0, 1), self.others.transpose(0, 1)
+        return self.images.transpose(0, 1), self.sums.transpose(0, 1)
 
 
 class _Chain:
@@ -54,7 +54,7 @@ class _Chain:
         self.matrices = matrices_of(self.way, weight)
         self.rows = len(self.way.of_input)
         product = weight.new_empty(len(self.way.of_taps), len(x), len(weight))
-        self.product, self.last = product.tensor_split([self.rows])
+        self.product, self.of_sums = product.tensor_split([self.rows])
         self.outer: tuple[Tensor, Tensor] | None = None
 
     def room(self, convolutions: int = 1) -> _Room:
@@ -70,7 +70,7 @@ class _Chain:
 
     def through(self, matrix: Tensor, room: _Room, alpha: float, plus: Tensor | None = None) -> None:
         """Out of the basis and into it again: so much of the product, and ``plus``."""
-        given, beta = (room.images, 0) if plus is None else (plus, 1)
+        given, beta = (room.images, 0) if plus is None else (plus, 1)  # with 0 it is not read
         product = self.product.transpose(0, 1)
         torch.baddbmm(given, self._of_each(matrix), product, beta=beta, alpha=alpha, out=room.images)
 
@@ -91,17 +91,17 @@ class _Chain:
         self._multiply(room, self.matrices)
 
     def _multiply(self, room: _Room, matrices: Tensor) -> None:
-        images, others = room.by_rows()
+        images, into_sums = room.by_rows()
         torch.bmm(images, matrices[: self.rows], out=self.product)
-        torch.bmm(sums(self.way, images, others), matrices[self.rows :], out=self.last)
-        add_sums(self.way, self.product, self.last)
+        torch.bmm(sums(self.way, images, into_sums), matrices[self.rows :], out=self.of_sums)
+        add_sums(self.way, self.product, self.of_sums)
 
     def with_sums(self, images: Tensor) -> _Room:
         return _Room(images, sums(self.way, images.transpose(0, 1)).transpose(0, 1))
 
     def drop_kernel(self) -> None:
         """Before the last `add_gradient`, which takes as much memory."""
-        del self.matrices, self.product, self.last
+        del self.matrices, self.product, self.of_sums
 
     def add_gradient(self, outputs: _Room, inputs: _Room) -> None:
         """Of the matrices, from what is in the basis on both sides of some convolutions."""
@@ -122,10 +122,10 @@ class _Polynomial(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode: str) -> Tensor:
         chain, terms, flat = _Chain(x, weight, padding_mode), len(ratios), x.flatten(2)
-        way, others = chain.way, chain.room().others
+        way, sums_of_one = chain.way, weight.new_empty(len(x), len(chain.of_sums), len(weight))
         images = weight.new_empty(terms * len(x), chain.rows, len(weight))
         for place, kept in enumerate(images.split(len(x))):
-            room = _Room(kept, others)
+            room = _Room(kept, sums_of_one)
             if place == 0:
                 chain.into(way.of_input, flat, room)
             else:
@@ -181,7 +181,10 @@ def _horner(x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode: st
 
 
 def polynomial(x: Tensor, weight: Tensor, ratios: Sequence[float], padding_mode: str) -> Tensor:
-    """`lipref.linalg.convolution_polynomial.convolution_polynomial`, keeping one tensor for each term."""
+    """`lipref.linalg.convolution_polynomial.convolution_polynomial`, keeping one tensor for each term.
+
+    They are of the torus's size: for a 3x3 kernel and zero padding (H + 1)(W + 1) places.
+    """
     return _Polynomial.apply(x, weight, ratios, padding_mode).view(x.shape)
 
 

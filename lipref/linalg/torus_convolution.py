@@ -26,7 +26,7 @@ SKINNY = 0.12  # of a kernel's matrices from its few taps: a pass over memory
 # Of the largest torus, that of 8x8 with zero padding: beyond, the transforms and what they make in between take more
 # memory than is won.
 PLACES = 81
-PARTS = 8  # an even number, for an even number of cores
+PARTS = 8  # of the outputs, in `gradient_of_taps`: an even number, for an even number of cores
 BORDER = 0.55  # what a direct convolution spends on the border of circular padding, in places of the image
 
 
@@ -55,10 +55,11 @@ def pays(x: Tensor, weight: Tensor, padding_mode: str, convolutions: int = 1) ->
 
 
 class Way(NamedTuple):
-    """The matrices of ``C^T [ (A w) (B x) ]``: A ``(R, k k)`` of taps, B and C ``(Q, H W)`` of images.
+    """The matrices of ``C^T [ (A w) (B x) ]``: A ``(Q + P, k k)`` of taps, B and C ``(Q, H W)`` of images.
 
-    Rows are those of ``alone`` frequencies, then twice those of P others, and here B and C end. Their last P are sums
-    of the P before and the P before those. ``through`` is ``B C^T``, ``(Q, Q)``: from products into the basis again.
+    Q = ``alone`` + 2 P are the places of the torus: rows of so many frequencies, and of P others two groups. Those of B
+    and C that belong to the last P rows of A would be sums of the two groups, see `sums`. ``through`` is ``B C^T``,
+    ``(Q, Q)``: out of the basis and into it again.
     """
 
     of_taps: Tensor
@@ -106,7 +107,7 @@ def sums(way: Way, y: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def add_sums(way: Way, products: Tensor, last: Tensor) -> None:
-    """To ``products`` ``(Q, N, C)``, in place, those of `sums`: what is left is to be transformed."""
+    """To both groups of ``products`` ``(Q, N, C)``, in place, those of `sums`: then C transforms them."""
     products[way.alone :].unflatten(0, (2, -1)).add_(last)
 
 
