@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lipref.layers import SOCConv2d
 from lipref.linalg import skew_kernels
+from lipref.linalg.by_hand import direct_ways, trains_on_cpu
 from lipref.linalg.padding import adjoint_kernel
 from lipref.linalg.skew_kernels import applies, normalised
 
@@ -243,3 +244,12 @@ def test_power_vectors_that_do_not_move(monkeypatch):
     layer(torch.randn(1, 3, 4, 4))
     assert layer.updates == 0
     layer.eval()(torch.randn(1, 3, 4, 4))
+
+
+def test_direct_ways_are_asked_for_by_what_counts_operations():
+    weight = torch.randn(2, 2, 3, 3, requires_grad=True)
+    with direct_ways():
+        assert not applies(weight)
+        assert not trains_on_cpu(weight)
+    assert applies(weight)
+    assert trains_on_cpu(weight)

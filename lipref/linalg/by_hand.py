@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +13,26 @@ from torch.autograd import forward_ad
 
 from lipref.linalg.cuda_kernels import stands_for_others
 
+_direct = ContextVar("direct", default=False)
+
+
+@contextmanager
+def direct_ways() -> Iterator[None]:
+    """Within it nothing is done by hand: for what counts operations on numbers."""
+    token = _direct.set(True)
+    try:
+        yield
+    finally:
+        _direct.reset(token)
+
 
 def is_usual(value: Tensor) -> bool:
-    """Whether it is PyTorch's own on a CPU, neither compiled nor within an autocast.
+    """Whether it is PyTorch's own on a CPU, neither compiled nor within an autocast or `direct_ways`.
 
     Tensors of other classes, as of what counts operations, have shapes alone.
     """
     own = type(value) in (Tensor, nn.Parameter) and value.device.type == "cpu"
-    return own and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+    return own and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or _direct.get())
 
 
 def trains_on_cpu(x: Tensor) -> bool:
