@@ -18,6 +18,7 @@ from lipref.counting.formulas import LIGHT, is_light
 from lipref.counting.grid import ways_of
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, resolve
+from lipref.linalg.by_hand import direct_ways
 
 EVERY_WAY = [pytest.param(way, id=f"{way.layer}-{way.name}") for name in LAYERS for way in ways_of(resolve(name))]
 ON_THE_CPU = [param for param in EVERY_WAY if param.values[0].device == "cpu"]
