@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lipref.linalg.by_hand import again, asked_otherwise, derives_backwards, in_full, is_usual
-
-TINY = 1e-12  # of `torch.nn.functional.normalize`
+from lipref.linalg.padding import adjoint_kernel
 
 
 def applies(weight: Tensor) -> bool:
     """Whether `normalised` may take the place of operations that autograd knows."""
     return is_usual(weight) and torch.is_grad_enabled() and weight.requires_grad and derives_backwards()
-
-
-def _normalise(vector: Tensor) -> Tensor:
-    return vector / torch.linalg.vector_norm(vector).clamp_min(TINY)
 
 
 def _spread(vector: Tensor, k: int) -> Tensor:
@@ -42,11 +38,11 @@ def power_iteration(kernel: Tensor, u1: Tensor, u2: Tensor) -> tuple[tuple[Tenso
     m, _, k, _ = kernel.shape
     flat = kernel.flatten(1)
     images = flat @ torch.cat((u2[None], _spread(u1, k))).mT
-    v2, v1 = _normalise(images[:, 0]), _normalise(images[:, 1:].flatten())
+    v2, v1 = F.normalize(images[:, 0], dim=0), F.normalize(images[:, 1:].flatten(), dim=0)
     images = torch.cat((v2[None], v1.view(m, k).mT)) @ flat
     found = []
     for image, v in ((images[1:].view(k, m, k, k).diagonal(0, 0, 2).sum(-1).flatten(), v1), (images[0], v2)):
-        u = _normalise(image)
+        u = F.normalize(image, dim=0)
         found.append((u, v, image.dot(u)))
     return tuple(found)
 
@@ -86,7 +82,7 @@ def _minus_adjoint(kernel: Tensor) -> Tensor:
     """``M - M~``, twice the skew part, whose norms are twice those of it."""
     if kernel.shape[-1] == 1:  # a copy along its rows, and a difference
         return kernel - kernel.flatten(1).mT.contiguous().view(kernel.shape)
-    return kernel - kernel.flip(2, 3).transpose(0, 1)
+    return kernel - adjoint_kernel(kernel)
 
 
 def _factor(norm: float, sigma: Tensor) -> float:
