@@ -30,8 +30,8 @@ def environment(device: str | torch.device) -> dict[str, Any]:
     Returns:
         A dict that JSON can hold: lipref (version), commit (None outside a git checkout of this repository), dirty
         (whether anything differs from the commit, untracked files included; None without a commit), python, torch,
-        torchvision and numpy (versions, None if absent), platform, cpu (model), cores (those that this process may
-        use), threads (of one torch operation),
+        torchvision and numpy (versions, None if absent), platform, cpu (model), cpu_capability (the widest vector
+        instructions that torch uses on it), cores (those that this process may use), threads (of one torch operation),
         device (a dict: type, and for CUDA also name, memory_bytes, capability, driver, cuda and cudnn), command (the
         home folder written as ~, any other absolute path after NAME: by its last name), time (UTC, ISO 8601).
     """
@@ -46,6 +46,7 @@ def environment(device: str | torch.device) -> dict[str, Any]:
         "numpy": _version("numpy"),
         "platform": platform.platform(),
         "cpu": _cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "device": _device(torch.device(device)),

@@ -46,3 +46,16 @@ def test_it_is_proved_and_evaluation_is_what_was_trained():
     assert len(layer.operator((8, 8))["ratios"]) == len(layer.train().prepare((8, 8))["ratios"]) == 4
     bound = network_bound(convnet("XS", SOC4, image_size=8)).bound
     assert bound == pytest.approx(1, abs=1e-6)
+
+
+def test_soc_that_recomputes_trains_as_soc():
+    """The whole network's gradients, with two images and the same weights."""
+    lean = resolve(f"{ROOT / 'examples' / 'soc_recompute.py'}:SOCRecompute").cls
+    images, found = torch.randn(2, 3, 16, 16), []
+    for layer in (SOCConv2d, lean):
+        torch.manual_seed(0)
+        model = convnet("XS", layer, image_size=16)
+        assert all(getattr(module, "recompute", layer is lean) == (layer is lean) for module in model)
+        found.append(torch.autograd.grad(model(images).square().sum(), tuple(model.parameters())))
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() <= 1e-4 * other.norm()

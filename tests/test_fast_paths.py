@@ -124,33 +124,63 @@ def test_the_exponential_and_its_gradient_are_horners(mode, size, terms, recompu
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("needed", [("x",), ("weight",)])
-def test_the_exponential_gives_one_gradient_alone(needed):
+@pytest.mark.parametrize("needed", ["x", "weight"])
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_exponential_gives_one_gradient_alone(needed, mode, recompute):
     torch.manual_seed(0)
     arguments = {"x": torch.randn(2, 3, 4, 4), "weight": 0.1 * torch.randn(3, 3, 3, 3)}
-    for name in needed:
-        arguments[name].requires_grad_()
+    arguments[needed].requires_grad_()
     ratios = 1 / torch.arange(1.0, 4.0)
     results = []
-    for function in (convolution_polynomial, slow_exponential):
-        y = function(arguments["x"], arguments["weight"], ratios, "zeros")
-        results.append(torch.autograd.grad(y.square().sum(), [arguments[name] for name in needed])[0])
+    for function, options in ((convolution_polynomial, (recompute,)), (slow_exponential, ())):
+        y = function(arguments["x"], arguments["weight"], ratios, mode, *options)
+        results.append(torch.autograd.grad(y.square().sum(), arguments[needed])[0])
     assert torch.allclose(*results, rtol=1e-5, atol=1e-5)
 
 
-def test_the_exponential_keeps_one_tensor():
-    x = torch.randn(4, 3, 8, 8, requires_grad=True)
-    weight = torch.randn(3, 3, 3, 3, requires_grad=True)
-    kept = {}
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("trained", [("x",), ("x", "weight")])
+def test_the_exponential_that_recomputes_has_second_derivatives(mode, trained):
+    torch.manual_seed(0)
+    given = {"x": torch.randn(1, 2, 3, 4, dtype=F64), "weight": 0.3 * torch.randn(2, 2, 3, 3, dtype=F64)}
+    inputs = tuple(given[name].requires_grad_() for name in trained)
+    ratios = 1 / torch.arange(1, 4, dtype=F64)
 
-    def pack(tensor):
-        kept[tensor.data_ptr()] = tensor.numel()
-        return tensor
+    def function(*inputs):
+        return convolution_polynomial(*(given | dict(zip(trained, inputs, strict=True))).values(), ratios, mode, True)
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = convolution_polynomial(x, weight, 1 / torch.arange(1.0, 6.0), "zeros", recompute=True)
-    assert y.requires_grad
-    assert sum(kept.values()) == x.numel() + weight.numel() + 5
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+    found = torch.autograd.functional.jacobian(function, inputs, vectorize=True)
+    for one, other in zip(found, torch.autograd.functional.jacobian(function, inputs), strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("channels", "side", "k"), [(8, 8, 3), (64, 4, 3), (8, 2, 1), (8, 4, 1)])
+def test_soc_that_recomputes_keeps_one_tensor_and_is_the_same_function(channels, side, k):
+    """Directly, in the Fourier basis, as a product of matrices, and directly with one tap."""
+    torch.manual_seed(0)
+    layer = LAYERS["soc"](channels, channels, k)
+    layer.track_power_vectors = False
+    x = torch.randn(64, channels, side, side, requires_grad=True)
+    found, kept = [], []
+    for layer.recompute in (False, True):
+        images = {}
+
+        def pack(tensor, images=images):
+            if tensor.numel() >= x.numel() and tensor.data_ptr() != x.data_ptr():
+                images[tensor.data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            y = layer(x)
+        kept.append(sum(tensor.numel() for tensor in images.values()) / x.numel())
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x, *layer.parameters()))))
+    assert kept[0] >= 4
+    assert kept[1] <= 1  # of 1x1 layers places and images lie in another order
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 5]))

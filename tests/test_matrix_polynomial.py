@@ -60,13 +60,15 @@ def test_a_convolution_is_the_direct_one_with_its_gradients(count, inputs, outpu
     )
 
 
-@given(st.integers(1, 3), st.integers(1, 5), st.sampled_from(SIZES), st.integers(1, 5), st.integers(0, 9))
-def test_a_polynomial_is_that_of_direct_convolutions_with_its_gradients(count, channels, size, terms, seed):
+@given(
+    st.integers(1, 3), st.integers(1, 5), st.sampled_from(SIZES), st.integers(1, 5), st.integers(0, 9), st.booleans()
+)
+def test_a_polynomial_is_that_of_direct_convolutions_with_its_gradients(count, channels, size, terms, seed, recompute):
     x, weight, _ = drawn(count, channels, channels, size, seed=seed)
     expected = results(slow_polynomial(x, weight, terms), x, weight)
-    agree(results(matrix_polynomial.matrix_polynomial(x, weight, RATIOS[:terms]), x, weight), expected)
+    agree(results(matrix_polynomial.matrix_polynomial(x, weight, RATIOS[:terms], recompute), x, weight), expected)
     ratios = torch.tensor(RATIOS[:terms], dtype=x.dtype)
-    agree(results(convolution_polynomial(x, weight, ratios, "zeros"), x, weight), expected)
+    agree(results(convolution_polynomial(x, weight, ratios, "zeros", recompute), x, weight), expected)
 
 
 def test_in_float32_they_are_those_of_float64():
@@ -82,11 +84,12 @@ def test_in_float32_they_are_those_of_float64():
             assert (one - other).norm() < tolerance * other.norm()
 
 
-def test_the_polynomial_has_second_derivatives():
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_polynomial_has_second_derivatives(recompute):
     x, weight, _ = drawn(2, 3, 3, (2, 1))
 
     def function(x, weight):
-        return matrix_polynomial.matrix_polynomial(x, weight, RATIOS[:3])
+        return matrix_polynomial.matrix_polynomial(x, weight, RATIOS[:3], recompute)
 
     assert torch.autograd.gradcheck(function, (x, weight))
     assert torch.autograd.gradgradcheck(function, (x, weight))

@@ -53,10 +53,10 @@ SHAPES = (
 )  # fmt: skip
 
 
-@given(*SHAPES, st.integers(1, 5))
-def test_a_polynomial_is_that_of_direct_convolutions_with_its_gradients(size, k, mode, counts, seed, terms):
+@given(*SHAPES, st.integers(1, 5), st.booleans())
+def test_a_polynomial_is_that_of_direct_convolutions_with_its_gradients(size, k, mode, counts, seed, terms, recompute):
     x, weight, *_ = drawn(*counts, k, size, seed=seed)
-    found = results(polynomial, (x, weight), RATIOS[:terms], mode)
+    found = results(polynomial, (x, weight), RATIOS[:terms], mode, recompute)
     for one, other in zip(found, results(slow_polynomial, (x, weight), RATIOS[:terms], mode), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
@@ -93,6 +93,7 @@ def test_they_have_second_derivatives(mode):
     x, weight, step, bias = (value.requires_grad_() for value in drawn(2, 2, 3, (3, 4)))
     for function, given_ in (
         (lambda *given: polynomial(*given, RATIOS[:3], mode), (x, weight)),
+        (lambda *given: polynomial(*given, RATIOS[:3], mode, recompute=True), (x, weight)),
         (lambda *given: residual(*given, mode), (x, weight, step, bias)),
         (lambda *given: residual(*given, None, mode), (x, weight, step)),
     ):
@@ -108,6 +109,17 @@ def test_a_polynomial_of_many_images(count, terms):
     found = results(polynomial, (x, weight), RATIOS[:terms], "zeros")
     for one, other in zip(found, results(slow_polynomial, (x, weight), RATIOS[:terms], "zeros"), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("count", [3, torus_chains.ENOUGH])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_may_be_asked_for_twice(count, recompute):
+    """What is kept is not written again."""
+    x, weight, step, bias = (value.requires_grad_() for value in drawn(count, 2, 3, (2, 3)))
+    for y in (polynomial(x, weight, RATIOS, "zeros", recompute), residual(x, weight, step, bias, "zeros")):
+        first, second = (torch.autograd.grad(y.square().sum(), (x, weight), retain_graph=True) for _ in range(2))
+        for one, other in zip(first, second, strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("mode", MODES)

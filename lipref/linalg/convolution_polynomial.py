@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lipref.linalg import matrix_polynomial, torus_chains
-from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same
+from lipref.linalg.by_hand import again, asked_otherwise, in_full
+from lipref.linalg.padding import circular_pad, conv2d_same
 
 
 class _Polynomial(torch.autograd.Function):
@@ -17,30 +18,33 @@ class _Polynomial(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Tensor:
-        ctx.padding_mode = padding_mode
+        ctx.padding_mode, ctx.shape = padding_mode, x.shape
         # x is for the gradient of the kernel alone.
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, ratios)
-        *_, y = _partial_sums(x, weight, ratios, padding_mode)
-        return y
+        return _horner(x, weight, ratios, padding_mode)
 
     @staticmethod
-    @once_differentiable
+    @in_full
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        x, weight, steps = ctx.saved_tensors
-        wants_x, wants_weight = ctx.needs_input_grad[:2]
-        mode = ctx.padding_mode
+        x, weight, ratios = ctx.saved_tensors
+        mode, (wants_x, wants_weight, *_) = ctx.padding_mode, ctx.needs_input_grad
+        if asked_otherwise(grad):
+            # The gradient of x, which alone is wanted where x was not saved, does not depend on it.
+            given = weight.new_zeros(ctx.shape).requires_grad_() if x is None else x, weight
+            return *again(ctx, grad, lambda *given: _horner(*given, ratios, mode), *given), None, None
         sums: list[Tensor] = []
         if wants_weight:
-            sums = [y for y, _ in zip(_partial_sums(x, weight, steps, mode), steps, strict=False)]
-        adjoint = adjoint_kernel(weight)
-        total, kernel = grad.clone(), torch.zeros_like(weight) if wants_weight else None
-        for place, step in enumerate(steps):
+            sums = [y for y, _ in zip(_partial_sums(x, weight, ratios, mode), ratios, strict=False)]
+        total, of_weight = grad, torch.zeros_like(weight) if wants_weight else None
+        for place, ratio in enumerate(ratios):
+            y = sums.pop() if wants_weight else grad  # not read then
+            wanted = wants_x or place + 1 < len(ratios), wants_weight
+            grad, of_kernel = _gradients(y, grad, weight * ratio, mode, wanted)
             if wants_weight:
-                kernel.addcmul_(_kernel_gradient(sums.pop(), grad, weight, mode), step)
-            if wants_x or place + 1 < len(steps):
-                grad = conv2d_same(grad, adjoint, None, mode).mul_(step)
-                total += grad
-        return total if wants_x else None, kernel, None, None
+                of_weight.addcmul_(of_kernel, ratio)
+            if wanted[0]:
+                total = total + grad
+        return total if wants_x else None, of_weight, None, None
 
 
 def convolution_polynomial(
@@ -52,17 +56,14 @@ def convolution_polynomial(
         ratios: ``c_j / c_{j-1}`` of the polynomial, ``(T,)``, without gradient: 1, 1/2, ..., 1/T for the exponential.
         padding_mode: of `conv2d_same`.
         recompute: the backward pass computes the partial sums anew: T - 1 more convolutions, for T - 1 fewer tensors of
-            the size of x that are kept. Differentiable once.
+            the size of x that are kept.
     """
-    if recompute:
-        return _Polynomial.apply(x, weight, ratios, padding_mode)
     if weight.requires_grad:
         if torus_chains.pays(x, weight, padding_mode, len(ratios)):
-            return torus_chains.polynomial(x, weight, ratios.tolist(), padding_mode)
+            return torus_chains.polynomial(x, weight, ratios.tolist(), padding_mode, recompute)
         if matrix_polynomial.pays(x, weight):
-            return matrix_polynomial.matrix_polynomial(x, weight, ratios.tolist())
-    *_, y = _partial_sums(x, weight, ratios, padding_mode)
-    return y
+            return matrix_polynomial.matrix_polynomial(x, weight, ratios.tolist(), recompute)
+    return (_Polynomial.apply if recompute else _horner)(x, weight, ratios, padding_mode)
 
 
 def _partial_sums(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Iterator[Tensor]:
@@ -81,9 +82,24 @@ def _partial_sums(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) 
         yield y
 
 
-def _kernel_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
-    """Of `conv2d_same` by its kernel."""
-    pad = weight.shape[-1] // 2
-    if padding_mode == "circular":
-        x, pad = circular_pad(x, pad), 0
-    return torch.nn.grad.conv2d_weight(x, weight.shape, grad, padding=pad)
+def _horner(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Tensor:
+    # The last of them, while nobody holds those before it.
+    return deque(_partial_sums(x, weight, ratios, padding_mode), maxlen=1).pop()
+
+
+def _gradients(
+    x: Tensor, grad: Tensor, weight: Tensor, padding_mode: str, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of `conv2d_same` by ``x`` and by its kernel, both by one call of the library, where they are ``wanted``."""
+    pad, padded = weight.shape[-1] // 2, x
+    circular = padding_mode == "circular" and pad > 0
+    if circular:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            padded = circular_pad(x, pad)
+        pad = 0
+    of_padded, of_weight, _ = torch.ops.aten.convolution_backward(
+        grad, padded.detach(), weight, None, (1, 1), (pad, pad), (1, 1), False, (0, 0), 1, (*wanted, False)
+    )
+    of_x = torch.autograd.grad(padded, x, of_padded)[0] if circular and wanted[0] else of_padded
+    return of_x, of_weight

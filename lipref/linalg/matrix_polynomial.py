@@ -16,28 +16,38 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     return derives_backwards() and weight.shape[-1] == 1 and x.dtype == weight.dtype and trains_by_places(x)
 
 
+def _partial_sums(x: Tensor, weight: Tensor, ratios: Sequence[float]) -> Tensor:
+    """Of Horner's scheme, ``(T, M, C)``: x, and what follows it but for the result."""
+    sums = x.new_empty(len(ratios), *x.shape)
+    sums[0] = x
+    for y, following, ratio in zip(sums, sums[1:], reversed(ratios), strict=False):
+        torch.addmm(x, y, weight.mT, alpha=ratio, out=following)
+    return sums
+
+
 class _Polynomial(torch.autograd.Function):
     """Of ``x`` ``(M, C)``; the gradient of ``weight`` ``(C, C)`` is one product for all terms."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, ratios: Sequence[float]) -> Tensor:
-        sums = x.new_empty(len(ratios), *x.shape)
-        y = x
-        for kept, ratio in zip(sums, reversed(ratios), strict=True):
-            kept.copy_(y)
-            y = torch.addmm(x, y, weight.mT, alpha=ratio)
-        ctx.save_for_backward(x, weight, sums)
+    def forward(ctx, x: Tensor, weight: Tensor, ratios: Sequence[float], recompute: bool) -> Tensor:
         ctx.ratios = ratios
-        return y
+        if recompute:
+            ctx.save_for_backward(x, weight, None)
+            return _horner(x, weight, ratios)
+        sums = _partial_sums(x, weight, ratios)
+        ctx.save_for_backward(x, weight, sums)
+        return torch.addmm(x, sums[-1], weight.mT, alpha=ratios[0])
 
     @staticmethod
     @in_full
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, sums = ctx.saved_tensors
         if asked_otherwise(grad):
-            return *again(ctx, grad, lambda x, weight: _horner(x, weight, ctx.ratios), x, weight), None
-        for_x, for_weight, _ = ctx.needs_input_grad
-        scaled = torch.empty_like(sums)
+            return *again(ctx, grad, lambda x, weight: _horner(x, weight, ctx.ratios), x, weight), None, None
+        for_x, for_weight, *_ = ctx.needs_input_grad
+        if for_weight and sums is None:
+            sums = _partial_sums(x, weight, ctx.ratios)
+        scaled = x.new_empty(len(ctx.ratios), *x.shape)
         each = total = grad
         for term, ratio in enumerate(ctx.ratios, 1):
             each = torch.mul(each, ratio, out=scaled[-term])
@@ -45,7 +55,7 @@ class _Polynomial(torch.autograd.Function):
                 each = each @ weight
                 total = total + each
         of_weight = scaled.flatten(0, 1).mT @ sums.flatten(0, 1) if for_weight else None
-        return total if for_x else None, of_weight, None
+        return total if for_x else None, of_weight, None, None
 
 
 def _horner(x: Tensor, weight: Tensor, ratios: Sequence[float]) -> Tensor:
@@ -55,6 +65,6 @@ def _horner(x: Tensor, weight: Tensor, ratios: Sequence[float]) -> Tensor:
     return y
 
 
-def matrix_polynomial(x: Tensor, weight: Tensor, ratios: Sequence[float]) -> Tensor:
+def matrix_polynomial(x: Tensor, weight: Tensor, ratios: Sequence[float], recompute: bool = False) -> Tensor:
     """`lipref.linalg.convolution_polynomial.convolution_polynomial` of a 1x1 kernel ``(C, C, 1, 1)``."""
-    return images_of(_Polynomial.apply(places(x), weight.flatten(1), ratios), x.shape)
+    return images_of(_Polynomial.apply(places(x), weight.flatten(1), ratios, recompute), x.shape)

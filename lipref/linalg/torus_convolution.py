@@ -106,6 +106,12 @@ def sums(way: Way, y: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.add(*y[way.alone :].unflatten(0, (2, -1)), out=out)
 
 
+def sums_in_place(way: Way, y: Tensor) -> Tensor:
+    """`sums`, where nobody needs ``y`` any more: the first of its two groups."""
+    first, second = y[way.alone :].unflatten(0, (2, -1))
+    return first.add_(second)
+
+
 def add_sums(way: Way, products: Tensor, last: Tensor) -> None:
     """To both groups of ``products`` ``(Q, N, C)``, in place, those of `sums`: then C transforms them."""
     products[way.alone :].unflatten(0, (2, -1)).add_(last)
