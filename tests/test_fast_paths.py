@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lipref.layers import LAYERS
+from lipref.linalg import convolution_polynomial as convolution_polynomial_module
 from lipref.linalg import self_correlation, spectrum
 from lipref.linalg.cayley import cayley_transform
 from lipref.linalg.convolution_polynomial import convolution_polynomial
@@ -157,9 +158,85 @@ def test_the_exponential_that_recomputes_has_second_derivatives(mode, trained):
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("channels", "side", "k"), [(8, 8, 3), (64, 4, 3), (8, 2, 1), (8, 4, 1)])
+def test_what_recomputes_makes_no_more_convolutions_than_it_has_to(monkeypatch):
+    """All terms forward, all but the last anew, and one call for both gradients of each."""
+    x, weight = (torch.randn(*shape, requires_grad=True) for shape in ((2, 3, 9, 9), (3, 3, 3, 3)))
+    calls = []
+    function = convolution_polynomial_module.conv2d_same
+    monkeypatch.setattr(
+        convolution_polynomial_module, "conv2d_same", lambda *given: calls.append(1) or function(*given)
+    )
+    y = convolution_polynomial(x, weight, 1 / torch.arange(1.0, 6.0), "zeros", recompute=True)
+    assert len(calls) == 5
+    y.sum().backward()
+    assert len(calls) == 5 + 4
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_what_recomputes_within_an_autocast(trained):
+    """Of images that a layer before made in few digits; the backward pass within it or not."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 9, 9).bfloat16().requires_grad_()
+    weight = (0.1 * torch.randn(3, 3, 3, 3)).requires_grad_(trained)
+    inputs = (x, weight) if trained else (x,)
+    ratios, found = 1 / torch.arange(1.0, 6.0), []
+    for recompute in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = convolution_polynomial(x, weight, ratios, "zeros", recompute)
+            within = torch.autograd.grad(y.sum(), inputs, retain_graph=True)
+        after = torch.autograd.grad(y.sum(), inputs)
+        assert recompute is False or all(map(torch.equal, within, after))
+        found.append(after)
+    for one, other in zip(*found, strict=True):
+        assert (one.float() - other.float()).norm() < 3e-2 * other.float().norm()
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 8, 9, 7), (3, 4, 1, 1), (2, 1, 4, 4)])
+def test_without_gradients_the_exponential_is_the_same_function(mode, order, shape, monkeypatch):
+    """On images that lie in another order; certificates bound the rounding of sums in any order."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(shape).contiguous(memory_format=order), 0.1 * torch.randn(shape[1], shape[1], 3, 3)
+    ratios, given, orders = 1 / torch.arange(1.0, 10.0), x.clone(), []
+    function = convolution_polynomial_module.conv2d_same
+
+    def seen(y, *others):
+        orders.append(y.is_contiguous(memory_format=torch.channels_last))
+        return function(y, *others)
+
+    expected = slow_exponential(x.double(), weight.double(), ratios.double(), mode)
+    monkeypatch.setattr(convolution_polynomial_module, "conv2d_same", seen)
+    with torch.no_grad():
+        y = convolution_polynomial(x, weight, ratios, mode)
+    assert all(orders)
+    assert len(orders) == 9
+    assert y.is_contiguous()
+    assert torch.equal(x, given)
+    assert (y - expected).norm() <= 1e-6 * expected.norm()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # torch's own, at its first forward derivative
+def test_what_recomputes_has_forward_derivatives_and_maps():
+    """By the direct way, which keeps all."""
+    x, weight = (torch.randn(*shape, requires_grad=True) for shape in ((2, 3, 9, 9), (3, 3, 3, 3)))
+    ratios = 1 / torch.arange(1.0, 4.0)
+    expected = convolution_polynomial(x, weight, ratios, "zeros")
+    found = torch.func.vmap(lambda x: convolution_polynomial(x[None], weight, ratios, "zeros", True)[0])(x)
+    assert torch.allclose(found, expected, atol=1e-5)
+    with torch.autograd.forward_ad.dual_level():
+        dual = convolution_polynomial(torch.autograd.forward_ad.make_dual(x, x), weight, ratios, "zeros", True)
+        tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent
+        with torch.no_grad():
+            dual = convolution_polynomial(torch.autograd.forward_ad.make_dual(x, x), weight, ratios, "zeros")
+            other = torch.autograd.forward_ad.unpack_dual(dual).tangent
+    for each in (tangent, other):
+        assert torch.allclose(each, expected, atol=1e-5)  # it is linear in x
+
+
+@pytest.mark.parametrize(("channels", "side", "k"), [(8, 8, 3), (64, 4, 3), (8, 9, 3), (8, 2, 1), (8, 4, 1)])
 def test_soc_that_recomputes_keeps_one_tensor_and_is_the_same_function(channels, side, k):
-    """Directly, in the Fourier basis, as a product of matrices, and directly with one tap."""
+    """In the Fourier basis twice, as a product of matrices, and directly with one tap."""
     torch.manual_seed(0)
     layer = LAYERS["soc"](channels, channels, k)
     layer.track_power_vectors = False

@@ -104,9 +104,10 @@ def test_what_is_not_trained_gets_no_gradient():
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # torch's own, at its first forward derivative
-def test_soc_takes_it_in_training_on_images_of_few_places(monkeypatch):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_soc_takes_it_in_training_on_images_of_few_places(recompute, monkeypatch):
     torch.manual_seed(0)
-    module, x = LAYERS["soc"](8, 8, 1), torch.randn(3, 8, 2, 2)
+    module, x = LAYERS["soc"](8, 8, 1, recompute=recompute), torch.randn(3, 8, 2, 2)
     module.track_power_vectors = False
     calls = []
     function = matrix_polynomial.matrix_polynomial

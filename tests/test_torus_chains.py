@@ -103,10 +103,11 @@ def test_they_have_second_derivatives(mode):
 
 @pytest.mark.parametrize("terms", [1, 3, 5])
 @pytest.mark.parametrize("count", [torus_chains.ENOUGH // 3, torus_chains.ENOUGH])
-def test_a_polynomial_of_many_images(count, terms):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_polynomial_of_many_images(count, terms, recompute):
     """Whose gradients are gathered in several parts."""
     x, weight, *_ = drawn(count, 2, 3, (2, 3))
-    found = results(polynomial, (x, weight), RATIOS[:terms], "zeros")
+    found = results(polynomial, (x, weight), RATIOS[:terms], "zeros", recompute)
     for one, other in zip(found, results(slow_polynomial, (x, weight), RATIOS[:terms], "zeros"), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
@@ -207,12 +208,16 @@ def test_they_pay_for_small_images_of_many_channels_and_more_so_the_longer_the_c
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # torch's own, at its first forward derivative
 @pytest.mark.parametrize(
-    ("layer", "name", "count"), [("soc", "polynomial", 32), ("cpl", "residual", 64), ("sll", "residual", 64)]
-)
-def test_layers_take_them_in_training_and_not_in_evaluation(layer, name, count, monkeypatch):
+    ("layer", "options", "name", "count"),
+    [
+        ("soc", {}, "polynomial", 32), ("soc", {"recompute": True}, "polynomial", 32), ("cpl", {}, "residual", 64),
+        ("sll", {}, "residual", 64),
+    ],
+)  # fmt: skip
+def test_layers_take_them_in_training_and_not_in_evaluation(layer, options, name, count, monkeypatch):
     """Where it pays; the function and its gradients stay the same."""
     torch.manual_seed(0)
-    module, x = LAYERS[layer](256, 256, 3), torch.randn(count, 256, 4, 4)
+    module, x = LAYERS[layer](256, 256, 3, **options), torch.randn(count, 256, 4, 4)
     calls = []
     function = getattr(torus_chains, name)
     monkeypatch.setattr(torus_chains, name, lambda *given: calls.append(1) or function(*given))

@@ -1,4 +1,4 @@
-"""Ways of training on a CPU that are written by hand: where they are taken, and what their backward passes share."""
+"""Ways of training that are written by hand: where they are taken on a CPU, and what their backward passes share."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def in_full(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[...,
 
     @functools.wraps(backward)
     def full(ctx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        with torch.autocast("cpu", enabled=False):
+        device = next((grad.device.type for grad in grads if grad is not None), "cpu")
+        with torch.autocast(device, enabled=False):
             return backward(ctx, *grads)
 
     return full

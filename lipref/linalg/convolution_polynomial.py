@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from lipref.linalg import matrix_polynomial, torus_chains
-from lipref.linalg.by_hand import again, asked_otherwise, in_full
+from lipref.linalg.by_hand import again, asked_otherwise, derives_backwards, in_full, is_usual
 from lipref.linalg.padding import circular_pad, conv2d_same
 
 
 class _Polynomial(torch.autograd.Function):
-    """Horner: from ``y_T = x`` by ``y_{j-1} = x + r_j L y_j`` to ``y_0``; saves x and the kernel."""
+    """Horner: from ``y_T = x`` by ``y_{j-1} = x + r_j L y_j`` to ``y_0``.
+
+    Saves the kernel, and x where the kernel is trained.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Tensor:
         ctx.padding_mode, ctx.shape = padding_mode, x.shape
-        # x is for the gradient of the kernel alone.
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, ratios)
         return _horner(x, weight, ratios, padding_mode)
 
@@ -34,7 +37,7 @@ class _Polynomial(torch.autograd.Function):
             return *again(ctx, grad, lambda *given: _horner(*given, ratios, mode), *given), None, None
         sums: list[Tensor] = []
         if wants_weight:
-            sums = [y for y, _ in zip(_partial_sums(x, weight, ratios, mode), ratios, strict=False)]
+            sums = list(islice(_partial_sums(x, weight, ratios, mode), len(ratios)))
         total, of_weight = grad, torch.zeros_like(weight) if wants_weight else None
         for place, ratio in enumerate(ratios):
             y = sums.pop() if wants_weight else grad  # not read then
@@ -63,7 +66,13 @@ def convolution_polynomial(
             return torus_chains.polynomial(x, weight, ratios.tolist(), padding_mode, recompute)
         if matrix_polynomial.pays(x, weight):
             return matrix_polynomial.matrix_polynomial(x, weight, ratios.tolist(), recompute)
-    return (_Polynomial.apply if recompute else _horner)(x, weight, ratios, padding_mode)
+    if _evaluates_on_cpu(x, weight):
+        return _evaluated(x, weight, ratios, padding_mode)
+    if recompute and derives_backwards():
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(weight.dtype)  # as its sum with what is convolved then; the backward pass is outside of autocast
+        return _Polynomial.apply(x, weight, ratios, padding_mode)
+    return _horner(x, weight, ratios, padding_mode)
 
 
 def _partial_sums(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Iterator[Tensor]:
@@ -85,6 +94,21 @@ def _partial_sums(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) 
 def _horner(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Tensor:
     # The last of them, while nobody holds those before it.
     return deque(_partial_sums(x, weight, ratios, padding_mode), maxlen=1).pop()
+
+
+def _evaluates_on_cpu(x: Tensor, weight: Tensor) -> bool:
+    """Without gradients, where images with channels innermost are convolved quicker."""
+    here = is_usual(x) and x.dim() == 4 and x.dtype == weight.dtype == torch.float32 and weight.shape[-1] > 1
+    return here and not torch.is_grad_enabled() and derives_backwards()
+
+
+def _evaluated(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Tensor:
+    """The library turns images around in each convolution, unless they lie so for all of them: the same products."""
+    y = x = x.contiguous(memory_format=torch.channels_last)
+    for ratio in ratios.flip(0):
+        product = conv2d_same(y, weight, None, padding_mode)
+        y = torch.addcmul(x, ratio, product, out=product)
+    return y.contiguous()
 
 
 def _gradients(

@@ -1,8 +1,8 @@
 """Several convolutions with one kernel on small images, by few products of matrices, for training on a CPU.
 
 As in `lipref.linalg.torus_convolution`, but the kernel's matrices are made once for all of them, memory that was
-written once is written again, images in the Fourier basis are kept for the backward pass, and the gradient of the
-matrices is one product for all convolutions.
+written once is written again, images in the Fourier basis are kept for the backward pass, or made again in it, and the
+gradient of the matrices is one product for all convolutions.
 """
 
 from __future__ import annotations
@@ -160,15 +160,15 @@ class _Polynomial(torch.autograd.Function):
             chain.adjoint(here)
             total = chain.product.clone() if total is None else total.add_(chain.product)
             if wanted and place and place % together == 0:
-                inputs = images[place * count :][: len(outputs)]
-                chain.add_gradient(outputs[: len(inputs)], inputs, keep)
+                among = min(together, terms - place)
+                chain.add_gradient(outputs[: among * count], images[place * count : (place + among) * count], keep)
         chain.drop_kernel()
         of_x = chain.out_of(way.of_input, grad, product=total).view(x.shape)
         if not wanted:
             return of_x, None, None, None, None
         del total
         chain.add_gradient(outputs, images[: len(outputs)], keep)
-        del images, outputs  # what follows takes memory of its own
+        del images, outputs, here  # what follows takes memory of its own
         return of_x, chain.gradient(), None, None, None
 
 
@@ -232,6 +232,7 @@ class _Residual(torch.autograd.Function):
             chain.into(way.of_output, hidden * factor, chain.place(outputs, 0))
             chain.into(way.of_input, x.flatten(2), chain.place(inputs, 1))
             chain.add_gradient(outputs, inputs)
+            del outputs, inputs, room  # what follows takes memory of its own
         of_bias = None if bias is None else of_hidden.sum((0, 2))
         return of_x, chain.gradient() if wanted else None, of_step, of_bias, None
 
