@@ -80,9 +80,11 @@ class _Normalised(torch.autograd.Function):
 
 def _minus_adjoint(kernel: Tensor) -> Tensor:
     """``M - M~``, twice the skew part, whose norms are twice those of it."""
-    if kernel.shape[-1] == 1:  # a copy along its rows, and a difference
-        return kernel - kernel.flatten(1).mT.contiguous().view(kernel.shape)
-    return kernel - adjoint_kernel(kernel)
+    if kernel.shape[-1] > 1:
+        return kernel - adjoint_kernel(kernel)
+    # A copy along its rows, which is nobody else's.
+    adjoint = kernel.flatten(1).mT.clone(memory_format=torch.contiguous_format).view(kernel.shape)
+    return kernel - adjoint if torch.is_grad_enabled() else torch.sub(kernel, adjoint, out=adjoint)
 
 
 def _factor(norm: float, sigma: Tensor) -> float:
