@@ -101,10 +101,10 @@ class Stepper:
                 self._recapture()
             else:  # somebody has changed it, such as a callback
                 self._to_capture, self._captured = True, None
+        self.optimizer.zero_grad()  # before what the forward pass keeps is in memory too
         loss, numbers = _measured(self.settings, self.forward(images), labels)
         found = numbers.tolist()  # one transfer per step, and the only wait for the device
         if math.isfinite(found[0]):
-            self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
         return found

@@ -5,8 +5,10 @@ import pytest
 import torch
 from toy_training import SETTINGS, Synthetic, bits, build, undisturbed
 
+from lipref import workloads
 from lipref.errors import LiprefError
 from lipref.losses import OFFSET, offset_cross_entropy
+from lipref.nets import convnet
 from lipref.training import Settings, learning_rate_at, momentum_at, train
 
 
@@ -208,3 +210,15 @@ def test_defaults_are_the_paper_s():
 def test_nothing_to_train(model, batches, named):
     with pytest.raises(LiprefError, match=named):
         train(model, batches, SETTINGS)
+
+
+def test_gradients_are_gone_before_the_next_forward_pass():
+    """With what that keeps they would be the most that a step holds."""
+    model, seen = convnet("XS", "standard", image_size=4), []
+    model.first.register_forward_pre_hook(lambda *_: seen.extend(p.grad for p in model.parameters()))
+    step = workloads.training(model.train(), torch.rand(2, 3, 4, 4), torch.arange(2))
+    for _ in range(3):
+        step()
+    assert len(seen) == 3 * len(list(model.parameters()))
+    assert all(gradient is None for gradient in seen)
+    assert any(parameter.grad is not None for parameter in model.parameters())
