@@ -45,6 +45,7 @@ def test_the_record_survives_json_and_names_the_versions():
     assert record["threads"] == torch.get_num_threads()
     assert record["device"] == {"type": "cpu"}
     assert record["cpu"]
+    assert record["cpu_capability"] in torch.__config__.show()
     assert datetime.fromisoformat(record["time"]).utcoffset().total_seconds() == 0
 
 

@@ -44,7 +44,7 @@ class SOCConv2d(LipschitzConv2d):
     for every k; its evaluation takes sigma from the kept vectors, which agrees once they have converged.
 
     ``recompute=True`` keeps one tensor of the input's size for the backward pass in place of one per term, and computes
-    the others anew: less than half as much memory in training, for 1.25 times the time (ConvNet S, batch 32, on a CPU).
+    the others anew: less than half as much memory in training, for 1.2 times the time (ConvNet S, batch 32, on a CPU).
     The same function.
 
     Initialisation: weight normal with standard deviation 1 / sqrt(m), bias uniform within 1 / sqrt(C_out).

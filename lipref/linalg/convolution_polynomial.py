@@ -67,7 +67,9 @@ def convolution_polynomial(
         if matrix_polynomial.pays(x, weight):
             return matrix_polynomial.matrix_polynomial(x, weight, ratios.tolist(), recompute)
     if _evaluates_on_cpu(x, weight):
-        return _evaluated(x, weight, ratios, padding_mode)
+        # The library turns images around in each convolution, unless they lie so for all of them.
+        innermost = x.contiguous(memory_format=torch.channels_last)
+        return _horner(innermost, weight, ratios, padding_mode).contiguous()
     if recompute and derives_backwards():
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(weight.dtype)  # as its sum with what is convolved then; the backward pass is outside of autocast
@@ -100,15 +102,6 @@ def _evaluates_on_cpu(x: Tensor, weight: Tensor) -> bool:
     """Without gradients, where images with channels innermost are convolved quicker."""
     here = is_usual(x) and x.dim() == 4 and x.dtype == weight.dtype == torch.float32 and weight.shape[-1] > 1
     return here and not torch.is_grad_enabled() and derives_backwards()
-
-
-def _evaluated(x: Tensor, weight: Tensor, ratios: Tensor, padding_mode: str) -> Tensor:
-    """The library turns images around in each convolution, unless they lie so for all of them: the same products."""
-    y = x = x.contiguous(memory_format=torch.channels_last)
-    for ratio in ratios.flip(0):
-        product = conv2d_same(y, weight, None, padding_mode)
-        y = torch.addcmul(x, ratio, product, out=product)
-    return y.contiguous()
 
 
 def _gradients(
