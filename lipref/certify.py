@@ -24,12 +24,20 @@ def radius_name(radius: Fraction) -> str:
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logit of the true class minus the largest other logit: ``(N, K)``, ``(N,)`` -> ``(N,)``.
+    """Logit of the true class minus the largest other logit: ``(N, K)``, int64 ``(N,)`` -> ``(N,)``.
 
     Not positive where the prediction is wrong or tied.
+
+    Raises:
+        LiprefError: logits or labels of another shape, fewer than two classes, or labels that are not int64.
     """
-    if logits.shape[1] < 2:
-        raise LiprefError(f"a margin needs two classes or more, not {logits.shape[1]}")
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        raise LiprefError(f"a margin needs logits (N, K) of two classes or more, not {tuple(logits.shape)}")
+    if labels.dtype != torch.int64 or labels.shape != logits.shape[:1]:
+        raise LiprefError(
+            f"labels are {labels.dtype} {tuple(labels.shape)}: give int64 of shape ({len(logits)},), the class of each "
+            "picture"
+        )
     true = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -math.inf)
     return (true - others.amax(1, keepdim=True)).squeeze(1)
@@ -135,6 +143,8 @@ def certify(
     rounding of its logits. Images are evaluated where the model is, or on the CPU where its device has no float64.
 
     Args:
+        batches: floating pictures ``(N, C, H, W)``, within [-1, 1] as a mean subtracted from [0, 1] leaves them, and
+            their classes, whole numbers ``(N,)`` from 0 on. They are left as they are.
         lipschitz: a rigorous bound of the network's constant (`lipref.audit.network_bound`); None assumes 1 and marks
             the result not proved.
         error: the bound of the float64 evaluation's rounding (`lipref.rounding.evaluation_error`); None takes
@@ -147,8 +157,8 @@ def certify(
             common sqrt(2) L, as in the published comparisons.
 
     Raises:
-        LiprefError: no images, non-finite logits, a bound that is not a positive finite number, pairs of another
-            shape, or an unknown tta.
+        LiprefError: no images, images or labels of another kind or out of range, non-finite logits, a bound that is not
+            a positive finite number, pairs of another shape, or an unknown tta.
     """
     if tta not in TTA:
         raise LiprefError(f"tta={tta!r} is unknown; give one of {', '.join(map(str, TTA))}")
@@ -162,15 +172,16 @@ def certify(
     found, errors, reaches = [], [], []
     with torch.no_grad():
         for images, labels in batches:
+            _check_images(images)
             images = images.to(device=device, dtype=torch.float64)
-            logits = model(images)
+            logits = model(images.clone())  # a module may work in place
             if tta == "flip":
                 logits = (logits + model(images.flip(-1))) / 2
+            labels = _checked_labels(labels, logits)
             if not torch.isfinite(logits).all():
                 raise LiprefError(
                     "the network gives logits that are not finite; its weights are damaged or its training diverged"
                 )
-            labels = labels.to(device)
             found.append(margins(logits, labels).cpu())
             bound = None
             if error is not None:
@@ -179,7 +190,7 @@ def certify(
                     bound = bound + 2.0**-52 * (logits.norm(dim=1) + bound)
                 errors.append(bound.cpu())
             reaches.append(_radii(logits, labels, constant, bound, pairs).cpu())
-    if not found:
+    if not any(map(len, found)):
         raise LiprefError("no images to certify")
     all_margins = torch.cat(found)
     rounding = torch.cat(errors) if errors else None
@@ -188,6 +199,39 @@ def certify(
     return Certificate(
         Proportion(int((all_margins > 0).sum()), total), cra, constant, lipschitz is not None, radii, rounding
     )
+
+
+def _check_images(images: Tensor) -> None:
+    """Refuse pictures that are not a network's input: floating ``(N, C, H, W)`` within [-1, 1], as a mean leaves them.
+
+    Raises:
+        LiprefError: another kind of number, or a pixel out of range or not a number.
+    """
+    if not images.is_floating_point():
+        raise LiprefError(
+            f"images are {images.dtype}: give floating ones, pixels / levels - mean as lipref.data.pixels makes them"
+        )
+    # Features have no range of their own.
+    if images.dim() == 4 and images.numel() and not bool(images.abs().max() <= 1):  # NaN is not either
+        raise LiprefError(
+            f"pixels from {float(images.min()):g} to {float(images.max()):g}, outside of [-1, 1]: give "
+            "pixels / levels - mean, in units of [0, 1], as lipref.data.pixels makes them; radii are in these units"
+        )
+
+
+def _checked_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """The classes of the pictures with these logits, int64, on their device."""
+    if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != logits.shape[:1]:
+        raise LiprefError(
+            f"labels are {labels.dtype} {tuple(labels.shape)} for {len(logits)} pictures: give whole numbers, the "
+            "class of each picture"
+        )
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise LiprefError(
+            f"labels from {int(labels.min())} to {int(labels.max())}: give 0 to {logits.shape[1] - 1}, the class of "
+            "each picture"
+        )
+    return labels.to(logits.device, torch.int64)
 
 
 def _radii(logits: Tensor, labels: Tensor, lipschitz: float, error: Tensor | None, pairs: Tensor | None) -> Tensor:

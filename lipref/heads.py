@@ -6,15 +6,16 @@ import copy
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lipref.audit import Audit
+from lipref.audit.users import library_class
 from lipref.layers import LipschitzConv2d
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.soc import SOCConv2d
 from lipref.linalg.rounding import ROUNDOFF, SAFETY
-from lipref.nets import ConvNet
+from lipref.nets import ConvNet, FirstChannels
 
 LINEAR = (KernelConv2d, FrequencyConv2d, SOCConv2d)
 LEAST = 1e-150  # of a constant, so that no margin is divided by zero
@@ -33,13 +34,15 @@ def pair_bounds(model: ConvNet, audit: Audit) -> Tensor | None:
         audit: of the same model (`lipref.audit.network_bound`).
 
     Returns:
-        None where nothing is proved, or where the head is a residual layer or a user's own: sqrt(2) L is the bound.
+        None where nothing is proved, where the network does not end in a head on one pixel and its first outputs, or
+        where the head is a residual layer or a user's own: sqrt(2) L is the bound.
     """
-    if audit.bound is None:
+    if audit.bound is None or not _ends_in_a_head(model, audit):
         return None
     model = copy.deepcopy(model).to("cpu").double().eval()
     head = model.head
-    if not isinstance(head, LINEAR) or not type(head).__module__.startswith("lipref.") or audit.layers[-1][0] != "head":
+    kind = library_class(type(head))
+    if kind is None or not issubclass(kind, LINEAR):
         return None
     before = 1.0
     for _, _, _, bound in audit.layers[:-1]:
@@ -53,6 +56,18 @@ def pair_bounds(model: ConvNet, audit: Audit) -> Tensor | None:
     pairs = (distances + math.sqrt(2) * error) * before * PRODUCTS
     largest = math.nextafter(math.sqrt(2), 2) * audit.bound * PRODUCTS
     return pairs.clamp(LEAST, largest)
+
+
+def _ends_in_a_head(model: ConvNet, audit: Audit) -> bool:
+    """Whether the logits are nothing but the first outputs of ``head`` on an image of one pixel."""
+    names, last = list(model._modules)[-3:], list(model._modules.values())[-2:]
+    shapes = [(name, size) for name, _, size, _ in audit.layers[-1:]]
+    return (
+        names == ["head", "flatten", "logits"]
+        and [type(module) for module in last] == [nn.Flatten, FirstChannels]
+        and (last[0].start_dim, last[0].end_dim, last[1].channels) == (1, -1, model.num_classes)
+        and shapes == [("head", (1, 1))]
+    )
 
 
 def _matrix(head: LipschitzConv2d) -> tuple[Tensor, float]:

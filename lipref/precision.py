@@ -48,9 +48,9 @@ def deviation(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precis
     with torch.no_grad():
         for x, _ in batches:
             x = x.to(device)
-            right = exact(x.double())
+            right = exact(x.to(torch.float64, copy=True))  # a module may work in place
             with _matmuls(tf32=precision == "tf32"):
-                found = rough(x.float())
+                found = rough(x.to(torch.float32, copy=True))
             images += len(x)
             largest = max(largest, float((found.double() - right).norm(dim=1).max()))
             changed += int((found.argmax(1) != right.argmax(1)).sum())

@@ -14,8 +14,10 @@ from torch import nn
 
 from lipref.activations import MaxMin
 from lipref.audit import Audit
+from lipref.audit.users import inherited
 from lipref.certify import EvaluationError
 from lipref.layers import LipschitzConv2d
+from lipref.linalg.eigenvalues import nan_max
 from lipref.linalg.rounding import ROUNDOFF, SAFETY
 from lipref.nets import ConvNet, FirstChannels, PadChannels
 
@@ -31,7 +33,8 @@ def evaluation_error(model: ConvNet, audit: Audit) -> EvaluationError:
 
     Layer by layer: the error so far grows by the layer's Lipschitz constant, and the layer adds its own
     (`lipref.layers.LipschitzConv2d.rounding`) for an input of the largest norm that can reach it. Padding, truncation,
-    MaxMin and the reordering of pixels are exact. Underflow is covered where it cannot matter; layers with entries
+    MaxMin and the reordering of pixels are exact. A class that changes anything of a layer of the library, and does not
+    bring a rounding of its own, is unbounded. Underflow is covered where it cannot matter; layers with entries
     above 1e6, or followed by layers that expand 1e60 times, are named as unbounded.
 
     Args:
@@ -50,14 +53,14 @@ def evaluation_error(model: ConvNet, audit: Audit) -> EvaluationError:
     for name, _, _, bound in reversed(audit.layers):
         if not gain <= LARGEST_GAIN:
             unbounded.append(name)
-        gain *= 1.0 if bound is None else max(1.0, bound)
+        gain *= 1.0 if bound is None else nan_max(1.0, bound)
     bounds = {name: bound for name, _, _, bound in audit.layers}
     x = torch.zeros(1, channels, side, side, dtype=torch.float64)
     for name, module in model._modules.items():
         size = (x.shape[-2], x.shape[-1])
         if type(module) not in EXACT:
             given = type(module).rounding if isinstance(module, LipschitzConv2d) else None
-            if given in (None, LipschitzConv2d.rounding) or bounds.get(name) is None:
+            if given in (None, LipschitzConv2d.rounding) or inherited(type(module), "rounding") or not bounds.get(name):
                 unbounded.append(name)
             elif not unbounded:
                 operator = module.operator(size)

@@ -150,6 +150,11 @@ def without(module, name, result=None):
     return lambda patch: patch.setattr(module, name, lambda *arguments: result)
 
 
+def no_look_at_the_instance(patch):
+    patch.setattr(tampering, "overridden", lambda module: None)
+    patch.setattr(tampering, "unlike", lambda module, kind: None)
+
+
 def each_child_once(patch):
     patch.setattr(network, "children", lambda module: module.named_children())
 
@@ -170,7 +175,7 @@ SPECIMENS = [
     Specimen("a Sequential of its own", lambda: OwnForward(nn.ReLU()), as_container(OwnForward), "OwnForward"),
     Specimen("a forward hook", hooked("register_forward_hook", lambda m, x, y: 2 * y), no_hooks, "1 (ReLU)"),
     Specimen("a pre-hook", hooked("register_forward_pre_hook", lambda m, x: (2 * x[0],)), no_hooks, "1 (ReLU)"),
-    Specimen("forward on the instance", on_the_instance, without(tampering, "overridden"), "on the instance"),
+    Specimen("forward on the instance", on_the_instance, no_look_at_the_instance, "on the instance"),
     Specimen("CPL, one cold power iteration", cold_power_iteration, bound_one("cpl"), None),
     Specimen("SOC, five terms, a large kernel", five_terms, bound_one("soc"), None),
     Specimen("the same layer twice", twice_the_same, each_child_once, None),

@@ -63,7 +63,7 @@ def judged_margins(twin: nn.Module, images: Tensor, labels: Tensor, batch_size: 
     """
     found = []
     for x, y in zip(images.double().split(batch_size), labels.split(batch_size), strict=True):
-        logits = twin(x)
+        logits = twin(x.clone())  # a module may work in place
         if not torch.isfinite(logits).all():
             raise LiprefError("the network gives logits that are not finite: certify it first, its weights are damaged")
         found.append(margins(logits, y))
@@ -92,8 +92,10 @@ def check_images(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tens
     """``images`` (N, C, H, W) in float64 and ``labels`` (N,) on the model's device.
 
     Raises:
-        LiprefError: no images, or shapes that do not fit.
+        LiprefError: no images, shapes that do not fit, or images that are not floating ones.
     """
+    if not images.is_floating_point():
+        raise LiprefError(f"images are {images.dtype}: give a network's input, as lipref.data.pixels makes it")
     if images.dim() != 4 or not len(images) or labels.shape != images.shape[:1]:
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
         raise LiprefError(f"images and labels of shapes {shapes}: give (N, C, H, W) and (N,), N of at least 1")

@@ -12,22 +12,9 @@ from torch import nn
 from lipref.activations import MaxMin
 from lipref.audit.linear import Shape, dense_matrix
 from lipref.audit.tampering import Refused
-from lipref.layers import (
-    AOLConv2d,
-    BCOPConv2d,
-    CayleyConv2d,
-    CPLConv2d,
-    LOTConv2d,
-    SLLConv2d,
-    SOCConv2d,
-    StandardConv2d,
-)
-from lipref.layers.excluded import EXCLUDED
-from lipref.linalg.norms import UNIT_ROUNDOFF, conv_norm_bound, norm_bound
+from lipref.audit.users import LIBRARY
+from lipref.linalg.norms import UNIT_ROUNDOFF, conv_norm_bound, nan_max, norm_bound
 from lipref.nets import FirstChannels, PadChannels
-
-LIBRARY = {AOLConv2d, BCOPConv2d, CPLConv2d, CayleyConv2d, LOTConv2d, SLLConv2d, SOCConv2d, StandardConv2d}
-LIBRARY |= set(EXCLUDED.values())
 
 # Constant 1 in exact arithmetic, whatever their settings.
 NOT_EXPANDING = {
@@ -67,7 +54,7 @@ def _up(value: float) -> float:
 
 
 def moderate(module: nn.Module) -> None:
-    """Refuse weights whose fourth powers overflow: operators would not be finite, and ``max(1, NaN)`` is 1."""
+    """Refuse weights whose fourth powers overflow: operators would not be finite."""
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         largest = float(value.abs().max()) if value.numel() else 0.0
         if not largest <= LARGEST:
@@ -76,12 +63,12 @@ def moderate(module: nn.Module) -> None:
 
 def _elu(module: nn.ELU, shape: Shape) -> float:
     # Slope 1 on the right, alpha e^x on the left; continuous.
-    return max(abs(module.alpha), 1.0)  # in this order NaN stays NaN
+    return nan_max(abs(module.alpha), 1.0)
 
 
 def _leaky_relu(module: nn.LeakyReLU, shape: Shape) -> float:
     # Slope 1 on the right, negative_slope on the left.
-    return max(abs(module.negative_slope), 1.0)
+    return nan_max(abs(module.negative_slope), 1.0)
 
 
 def _softplus(module: nn.Softplus, shape: Shape) -> float:

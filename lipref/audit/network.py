@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from lipref.audit import tampering, users
-from lipref.audit.folded import folded_bound
-from lipref.audit.known import CONSTANTS, LIBRARY, NEEDS_IMAGES, NOT_EXPANDING
+from lipref.audit.folded import folded_bound, unlike_folded
+from lipref.audit.known import CONSTANTS, NEEDS_IMAGES, NOT_EXPANDING
 from lipref.audit.linear import Shape, measured_norm
 from lipref.audit.tampering import Refused
+from lipref.audit.users import LIBRARY, library_class
 from lipref.errors import LiprefError
 from lipref.layers import Folded
 from lipref.nets import ConvNet
@@ -32,7 +33,9 @@ class Audit:
     ``bound`` is None where a part of the network proves nothing; ``unproved`` then has one line for each such part:
     its path in the model, its type and the reason. ``layers`` is a list of ``(path, type, (H, W), bound)`` of all
     modules except those that never expand by their type, bound None where there is none and size ``(1, 1)`` for
-    features. ``measured`` has the norms of layers that looked affine: numbers to look at, which no bound includes.
+    features. ``trusted`` has the paths and types of layers whose bound is their author's word, no proof of the
+    library's: a ``lipschitz_bound`` that a user's class brings. ``measured`` has the norms of layers that looked
+    affine: numbers to look at, which no bound includes.
     ``shape`` is that of the image, ``(C, H, W)``: the bound holds for it alone.
     """
 
@@ -40,6 +43,7 @@ class Audit:
     layers: list[tuple[str, str, tuple[int, int], float | None]]
     unproved: list[str]
     measured: dict[str, float] = field(default_factory=dict)
+    trusted: list[str] = field(default_factory=list)
     shape: Shape | None = None
 
     def bound_for(self, shape: Iterable[int]) -> float | None:
@@ -96,10 +100,10 @@ def _audit(model: nn.Module, shape: Shape, *, check: bool, measure: bool, strict
         walk = _Walk(check, measure, strict)
         if reason := tampering.global_hooks():
             walk.unproved.append(f"all modules: {reason}")
-        walk.visit("", _copied(model), shape, ())
+        walk.visit("", model, shape, ())
     if not math.isfinite(walk.product):
         walk.unproved.append("the product of the layers' bounds overflows")
-    return Audit(None if walk.unproved else walk.product, walk.rows, walk.unproved, walk.measured, shape)
+    return Audit(None if walk.unproved else walk.product, walk.rows, walk.unproved, walk.measured, walk.trusted, shape)
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -118,7 +122,7 @@ class _Walk:
 
     def __init__(self, check: bool, measure: bool, strict: bool) -> None:
         self.check, self.measure, self.strict = check, measure, strict
-        self.product, self.rows, self.unproved, self.measured = 1.0, [], [], {}
+        self.product, self.rows, self.unproved, self.measured, self.trusted = 1.0, [], [], {}, []
 
     def visit(self, path: str, module: nn.Module | None, shape: Shape, above: tuple[nn.Module, ...]) -> Shape | None:
         """Audit one module on inputs of ``shape``; the shape of its outputs, or None where nothing can follow."""
@@ -126,7 +130,7 @@ class _Walk:
             return self._stop(path, module, "an empty place" if module is None else "it contains itself")
         if type(module) not in CONTAINERS:
             return self._leaf(path, module, shape)
-        if reason := tampering.tampering(module):
+        if reason := tampering.tampering(module) or tampering.unlike(module, type(module)):
             self._refuse(path, module, reason)
         if type(module) is ConvNet:
             expected = (module.in_channels, module.image_size, module.image_size)
@@ -139,7 +143,20 @@ class _Walk:
         return shape
 
     def _leaf(self, path: str, module: nn.Module, shape: Shape) -> Shape | None:
-        changed = next(filter(None, map(tampering.tampering, module.modules())), None)
+        # Of the module itself: a copy may be another.
+        changed = kind = None
+        try:
+            changed = next(filter(None, map(tampering.tampering, module.modules())), None)
+            kind = _known(module)
+            if kind is None:
+                changed = changed or users.copied_otherwise(module, CONSTANTS)
+            else:
+                changed = changed or (unlike_folded(module) if kind is Folded else tampering.unlike(module, kind))
+        except Refused as reason:
+            changed = changed or str(reason)
+        except Exception as error:
+            changed = changed or f"its settings are none of its type's ({type(error).__name__}: {error})"
+        module = _copied(module)
         try:
             out = _output_shape(module, shape)
         except Exception as error:
@@ -153,7 +170,7 @@ class _Walk:
         try:
             if changed:
                 raise Refused(changed)
-            bound = self._bound(path, module, shape, out)
+            bound = self._bound(path, module, kind, shape, out)
         except Refused as reason:
             self._refuse(path, module, str(reason))
         except Exception as error:
@@ -166,13 +183,14 @@ class _Walk:
             self.rows.append((path or "model", type(module).__name__, _size(shape), bound))
         return out
 
-    def _bound(self, path: str, module: nn.Module, shape: Shape, out: Shape) -> float:
-        if type(module) in CONSTANTS:
-            bound = CONSTANTS[type(module)](module, shape)
-        elif type(module) is Folded:
+    def _bound(self, path: str, module: nn.Module, kind: type | None, shape: Shape, out: Shape) -> float:
+        if kind in CONSTANTS:
+            bound = CONSTANTS[kind](module, shape)
+        elif kind is Folded:
             bound = folded_bound(module, shape)
         elif callable(getattr(module, "lipschitz_bound", None)):
             bound = users.user_bound(module, _size(shape))
+            self.trusted.append(f"{path or 'model'} ({type(module).__name__})")
             if self.check and (reason := users.contradicted(module, bound, shape, out)):
                 raise Refused(reason)
         else:
@@ -193,6 +211,11 @@ class _Walk:
 
     def _stop(self, path: str, module: nn.Module | None, reason: str) -> None:
         self._refuse(path, module, f"{reason}; nothing after it was audited")
+
+
+def _known(module: nn.Module) -> type | None:
+    """The type whose constant a module has, where that is proved here."""
+    return type(module) if type(module) in CONSTANTS or type(module) is Folded else library_class(type(module))
 
 
 def children(module: nn.Module) -> Iterable[tuple[str, nn.Module]]:

@@ -1,39 +1,78 @@
-"""The bound that a user's layer brings, and whether it speaks of the map that the layer computes."""
+"""The bound that a user's class brings or inherits, and whether it speaks of the map that the class computes."""
 
 from __future__ import annotations
+
+from collections.abc import Container
 
 from torch import nn
 
 from lipref.audit.linear import Shape, steepest
-from lipref.audit.tampering import Refused
+from lipref.audit.tampering import COPYING, Refused
+from lipref.layers import (
+    AOLConv2d,
+    BCOPConv2d,
+    CayleyConv2d,
+    CPLConv2d,
+    LOTConv2d,
+    SLLConv2d,
+    SOCConv2d,
+    StandardConv2d,
+)
+from lipref.layers.excluded import EXCLUDED
 
-# What the bound of a library layer speaks of. A class that overrides one of these must bring a bound of its own.
-_MAP = {
-    "__call__", "__getattr__", "__getattribute__", "forward", "transform", "prepare", "operator", "float64_twin",
-    "train", "eval", "_apply", "_call_impl",
-    "_skew", "_sigma", "_unfoldings", "_terms", "_estimate", "margin",
-    "operator_bound",
+# The library's own, by identity: a name or a module can be anybody's.
+LIBRARY = {AOLConv2d, BCOPConv2d, CPLConv2d, CayleyConv2d, LOTConv2d, SLLConv2d, SOCConv2d, StandardConv2d}
+LIBRARY |= set(EXCLUDED.values())
+OWN = {cls for kind in LIBRARY for cls in kind.__mro__}
+# What a class may define and still inherit proofs: what sets settings and values, which are checked on the instance,
+# what prints, and what Python itself puts there.
+HARMLESS = {
+    "__init__", "reset_parameters", "initialise_end", "extra_repr", "complexity",
+    "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__", "__annotate_func__",
+    "__annotations_cache__", "__firstlineno__", "__static_attributes__", "__dict__", "__weakref__", "__orig_bases__",
+    "__parameters__", "__abstractmethods__", "_abc_impl",
 }  # fmt: skip
-# What may differ from the class that brings the bound, where that class is the user's.
-_HARMLESS = {"reset_parameters", "extra_repr", "initialise_end"}
+PROOFS = {"lipschitz_bound", "rounding"}  # each stands by itself
 
 
-def inherited(kind: type[nn.Module]) -> str | None:
-    """Why a bound does not speak of the map of a class: it is inherited and the map is not."""
-    owner = next((cls for cls in kind.__mro__ if "lipschitz_bound" in vars(cls)), None)
+def inherited(kind: type[nn.Module], proof: str = "lipschitz_bound") -> str | None:
+    """Why a method, a proof, does not speak of the map of a class: it is inherited and the map may not be.
+
+    Every class of the MRO that the proof's own class did not know, mixins among them, may define nothing but `HARMLESS`
+    names.
+    """
+    owner = next((cls for cls in kind.__mro__ if proof in vars(cls)), None)
     if owner is None:
-        return "lipschitz_bound is set on the instance; define it in the class"
-    library = owner.__module__.startswith("lipref.")
-    for cls in kind.__mro__[: kind.__mro__.index(owner)]:
-        changed = vars(cls).keys() & (_MAP if library else _MAP | _methods(owner))
-        if changed and not cls.__module__.startswith("lipref."):
-            return f"{cls.__name__} overrides {sorted(changed)[0]} but inherits lipschitz_bound; define it there too"
+        return f"{proof} is set on the instance; define it in the class"
+    if owner in OWN:  # which knows all of the layer's classes
+        owner = next((cls for cls in kind.__mro__ if cls in LIBRARY), owner)
+    for cls in kind.__mro__:
+        if cls not in owner.__mro__ and (names := vars(cls).keys() - HARMLESS - (PROOFS - {proof})):
+            return f"{cls.__name__} overrides {min(names)} but inherits {proof}; define it there too"
     return None
 
 
-def _methods(owner: type[nn.Module]) -> set[str]:
-    """What a user's bound may rest on: everything that its class has but settings of Python's own."""
-    return {name for name in dir(owner) if not name.startswith("__")} - _HARMLESS
+def library_class(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """The layer of the library whose map and bound ``kind`` has: itself, or what it derives from by harmless names.
+
+    Raises:
+        Refused: derived from one by names that may change the map.
+    """
+    base = next((cls for cls in kind.__mro__ if cls in LIBRARY), None)
+    owner = next((cls for cls in kind.__mro__ if "lipschitz_bound" in vars(cls)), None)
+    if base is None or owner not in OWN:
+        return None
+    if reason := inherited(kind):
+        raise Refused(reason)
+    return base
+
+
+def copied_otherwise(module: nn.Module, known: Container[type]) -> str | None:
+    """Classes in a user's module with copying of their own: what is audited and executed is a copy."""
+    for cls in {cls for inner in module.modules() if type(inner) not in known for cls in type(inner).__mro__}:
+        if cls not in (nn.Module, object) and (names := [name for name in COPYING if name in vars(cls)]):
+            return f"{cls.__name__} defines {names[0]}, so that its copy may be another function; remove it"
+    return None
 
 
 def user_bound(module: nn.Module, size: tuple[int, int]) -> float:

@@ -11,6 +11,7 @@ from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
+from lipref.linalg.norms import nan_max
 from lipref.linalg.polar import polar_factor
 from lipref.linalg.projector_products import projector_products
 
@@ -90,7 +91,7 @@ class BCOPConv2d(KernelConv2d):
 
     def lipschitz_bound(self, size: tuple[int, int]) -> float:
         # At most 1 in real arithmetic; the executed kernel's own norm covers the rounding of its preparation.
-        return max(1.0, super().lipschitz_bound(size))
+        return nan_max(1.0, super().lipschitz_bound(size))
 
     @staticmethod
     def complexity() -> Complexity:

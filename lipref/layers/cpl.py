@@ -12,7 +12,7 @@ from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
-from lipref.linalg.norms import conv_norm_bound, torus_margin
+from lipref.linalg.norms import conv_norm_bound, nan_max, torus_margin
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.power import power_iterations
 
@@ -115,7 +115,7 @@ class CPLConv2d(ResidualConv2d):
     def lipschitz_bound(self, size: Size) -> float:
         twin = self.float64_twin()
         norm = conv_norm_bound(twin.weight, size, self.padding_mode)
-        return max(1.0, float(twin.step(size)) * norm**2 * (1 + 1e-14) - 1.0)
+        return nan_max(1.0, float(twin.positive_step(size)) * norm**2 * (1 + 1e-14) - 1.0)
 
     @staticmethod
     def complexity() -> Complexity:

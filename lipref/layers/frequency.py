@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size
-from lipref.linalg.norms import norm_bound
+from lipref.linalg.norms import nan_max, norm_bound
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_norm, conv_rounding, gamma, spread_bias
 from lipref.linalg.spectrum import apply_symbol, constrained_symbol
@@ -86,7 +86,7 @@ class FrequencyConv2d(LipschitzConv2d):
         operator = self.float64_twin().prepare(size)
         matrices = operator["weight"][:, :, 0, 0] if "weight" in operator else operator["symbol"]
         # At most 1 in real arithmetic; the executed matrices' own norm covers the rounding of their preparation.
-        return max(1.0, norm_bound(matrices))
+        return nan_max(1.0, norm_bound(matrices))
 
     def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         bias = operator.get("bias")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from lipref.errors import LiprefError
 from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.linalg import torus_chains
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
@@ -29,6 +31,20 @@ class ResidualConv2d(LipschitzConv2d):
     def step(self, size: Size) -> Tensor:
         """The step, ``()`` or ``(C,)``, differentiable."""
         raise NotImplementedError
+
+    def positive_step(self, size: Size) -> Tensor:
+        """`step`, on which the bound of every residual method rests.
+
+        Raises:
+            LiprefError: it is not finite and positive.
+        """
+        step = self.step(size)
+        if not bool((torch.isfinite(step) & (step > 0)).all()):
+            raise LiprefError(
+                f"{type(self).__name__}: a step of {float(step.min()):g} is not finite and positive, so that no bound "
+                "holds; mend its settings or weights"
+            )
+        return step
 
     def prepare(self, size: Size) -> Operator:
         step = self.step(size)

@@ -10,7 +10,7 @@ from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
-from lipref.linalg.norms import conv_norm_bound
+from lipref.linalg.norms import conv_norm_bound, nan_max
 from lipref.linalg.self_correlation import absolute_gram, absolute_grams
 
 
@@ -63,8 +63,8 @@ class SLLConv2d(ResidualConv2d):
 
     def lipschitz_bound(self, size: Size) -> float:
         twin = self.float64_twin()
-        scaled = twin.weight * twin.step(size).sqrt()[:, None, None, None]
-        return max(1.0, conv_norm_bound(scaled, size, self.padding_mode) ** 2 * (1 + 1e-14) - 1.0)
+        scaled = twin.weight * twin.positive_step(size).sqrt()[:, None, None, None]
+        return nan_max(1.0, conv_norm_bound(scaled, size, self.padding_mode) ** 2 * (1 + 1e-14) - 1.0)
 
     @staticmethod
     def complexity() -> Complexity:

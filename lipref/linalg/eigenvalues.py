@@ -7,6 +7,8 @@ if that of ``t I - G`` runs to its end in floating point, ``t I - G`` is positiv
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,11 @@ BREAKDOWN = 1e-10  # of the matrix: a Lanczos vector shorter than that is roundi
 TRIED = 8  # matrices of a batch that Lanczos looks at
 SLACKS = {"solver": (1e-13, 1e-12, 1e-11, 1e-9, 1e-7), "lanczos": (1e-9, 3e-7)}
 CHUNK = 2**24  # entries of one batch: 256 MB of complex128
+
+
+def nan_max(*values: float) -> float:
+    """The largest, or NaN where one is NaN: Python's ``max(1.0, nan)`` is 1."""
+    return math.nan if any(math.isnan(value) for value in values) else max(values)
 
 
 def largest_eigenvalue_bound(gram: Tensor) -> float:
@@ -37,8 +44,8 @@ def largest_eigenvalue_bound(gram: Tensor) -> float:
     gram, bound = (gram, 0.0) if columns <= SOLVED else _proved(gram, "lanczos")
     if len(gram):
         gram, more = _proved(gram, "solver")
-        bound = max(bound, more)
-    return max(bound, _row_sums(gram)) if len(gram) else bound
+        bound = nan_max(bound, more)
+    return nan_max(bound, _row_sums(gram)) if len(gram) else bound
 
 
 def _proved(gram: Tensor, candidates: str) -> tuple[Tensor, float]:
@@ -52,9 +59,9 @@ def _proved(gram: Tensor, candidates: str) -> tuple[Tensor, float]:
     slack = next(slacks)
     while slack is not None and len(gram):
         gram, proved = _not_below(gram, candidate * (1 + slack))
-        bound = max(bound, proved)
+        bound = nan_max(bound, proved)
         larger = _ritz(gram[:TRIED]) if candidates == "lanczos" and len(gram) else candidate
-        if larger <= candidate:
+        if not larger > candidate:  # NaN ends the search too
             slack = next(slacks, None)
         candidate = max(candidate, larger)
     return gram, bound

@@ -1,5 +1,6 @@
 """Polynomials in place of the exponential on the imaginary axis: where they expand, by how much, and the cheapest."""
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
@@ -38,7 +39,7 @@ def polynomial_bound(coefficients: Sequence[Fraction | float], radius: float) ->
     bounded on cells by the value at the midpoint plus half the cell's width times a bound of the derivative there;
     cells are refined around the maximum until the slack is below `SLACK`.
     """
-    return _bound(tuple(Fraction(c) for c in coefficients), float(radius))
+    return _bound(tuple(Fraction(c) for c in coefficients), float(radius)) if math.isfinite(radius) else math.nan
 
 
 @cache

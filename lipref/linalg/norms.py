@@ -5,8 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from lipref.linalg.eigenvalues import UNIT_ROUNDOFF, largest_eigenvalue_bound
+from lipref.errors import LiprefError
+from lipref.linalg.eigenvalues import UNIT_ROUNDOFF, largest_eigenvalue_bound, nan_max
 from lipref.linalg.spectrum import kernel_symbol
+
+# Squares of smaller entries underflow; the number of entries times the largest bounds every norm.
+SMALLEST = 2.0**-480
 
 
 def norm_bound(matrices: Tensor, entry_error: float = 0.0) -> float:
@@ -23,6 +27,8 @@ def norm_bound(matrices: Tensor, entry_error: float = 0.0) -> float:
     largest_entry = float(parts.abs().max()) if matrices.numel() else 0.0
     if largest_entry == 0 or not math.isfinite(largest_entry):
         return largest_entry + entry_error
+    if largest_entry < SMALLEST:
+        return math.nextafter(2 * matrices.shape[-2] * matrices.shape[-1] * largest_entry, 1) + entry_error
     scale = 2.0 ** (math.frexp(largest_entry)[1] - 1)  # the largest number has the exponent 1024, which overflows
     matrices = matrices / scale
     rows = matrices.shape[-2]
@@ -45,8 +51,16 @@ def conv_norm_bound(weight: Tensor, size: tuple[int, int], padding_mode: str) ->
     relative about 1e-12 for narrow layers and 1e-8 for 4096 channels. A zero-padded convolution is a part of the
     circular one on the grid of side ``size + k - 1`` (embed with zeros, convolve, crop), so that one's norm bounds it.
     """
-    weight = weight.detach().to(torch.float64)
     k = weight.shape[-1]
+    if weight.dim() != 4 or weight.shape[-2] != k or k % 2 == 0 or not weight.is_floating_point():
+        raise LiprefError(
+            f"a kernel of shape {tuple(weight.shape)} and {weight.dtype} has no bound here: give real numbers, "
+            "(O, I, k, k) with odd k"
+        )
+    weight = weight.detach().to(torch.float64)
+    largest = float(weight.abs().max()) if weight.numel() else 0.0
+    if 0 < largest < SMALLEST:
+        return math.nextafter(2 * weight.numel() * largest, 1)
     if k == 1:  # one tap: the same matrix at every frequency
         return norm_bound(weight[:, :, 0, 0])
     more = torus_margin(k, padding_mode)
@@ -60,4 +74,4 @@ def conv_norm_bound(weight: Tensor, size: tuple[int, int], padding_mode: str) ->
     rest = torch.ones(symbol.shape[:2], dtype=torch.bool)
     rest[torch.tensor(alone)[:, None], torch.tensor(across)] = False
     bound = norm_bound(symbol[~rest].real, entry_error)
-    return max(bound, norm_bound(symbol[rest], entry_error)) if rest.any() else bound
+    return nan_max(bound, norm_bound(symbol[rest], entry_error)) if rest.any() else bound

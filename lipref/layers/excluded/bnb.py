@@ -7,6 +7,7 @@ from torch import Tensor, empty, nn
 from lipref.errors import LiprefError
 from lipref.layers.base import Size
 from lipref.layers.kernel import KernelConv2d
+from lipref.linalg.norms import nan_max
 from lipref.linalg.polar import polar_factor
 
 
@@ -55,4 +56,4 @@ class BnBConv2d(KernelConv2d):
 
     def lipschitz_bound(self, size: Size) -> float:
         # At most 1 in real arithmetic; the executed kernel's own norm covers the rounding of its preparation.
-        return max(1.0, super().lipschitz_bound(size))
+        return nan_max(1.0, super().lipschitz_bound(size))
