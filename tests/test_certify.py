@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from lipref.attacks.judging import judged_margins
 from lipref.audit import network_bound
 from lipref.certify import RADII, Proportion, certified_radii, certify, margins
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.nets import convnet
+from lipref.precision import deviation
 
 
 def test_margins_by_hand():
@@ -142,11 +144,17 @@ class Halved(LAYERS["aol"]):
         return 0.5 * super().effective_kernel()
 
 
+class HalvedWithBound(Halved):
+    def lipschitz_bound(self, size):
+        return LAYERS["standard"].lipschitz_bound(self, size)
+
+
 def test_an_inherited_bound_says_nothing_of_an_overridden_map():
     for cls in (Loud, LoudInside):
         assert network_bound(convnet("XS", cls, 10, 1, 8)).bound is None
-    # The kernel is what the bound is computed from: that may be overridden.
-    assert network_bound(convnet("XS", Halved, 10, 1, 8)).bound < 1e-4
+    # Even where the kernel is all that changes: what a class is, its author has to say.
+    assert network_bound(convnet("XS", Halved, 10, 1, 8)).bound is None
+    assert network_bound(convnet("XS", HalvedWithBound, 10, 1, 8)).bound < 1e-4
     model = convnet("XS", "aol", 10, 1, 8)
     model.head.forward = lambda x: 10 * x
     assert network_bound(model).bound is None
@@ -181,7 +189,7 @@ def test_averaging_over_mirror_images():
     """The certified function is the average of both logits; its Jacobian keeps the bound."""
     torch.manual_seed(0)
     model = convnet("XS", "bcop", 3, 3, 4).eval()
-    x, y = torch.randn(16, 3, 4, 4), torch.randint(3, (16,))
+    x, y = torch.rand(16, 3, 4, 4) - 0.5, torch.randint(3, (16,))
     bound = network_bound(model).bound
     found = certify(model, [(x, y)], bound, tta="flip")
     twin = model.double()
@@ -195,3 +203,53 @@ def test_averaging_over_mirror_images():
     assert torch.linalg.matrix_norm(jacobian.flatten(1), 2) <= bound
     with pytest.raises(LiprefError, match="shift"):
         certify(model, [(x, y)], bound, tta="shift")
+
+
+# ---- pictures and labels that are another thing ----
+
+PICTURES = torch.rand(4, 1, 4, 4, dtype=torch.float64) - 0.5
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "says"),
+    [
+        ((16 * PICTURES).to(torch.uint8), [0, 1, 2, 0], "images are torch.uint8"),
+        ((16 * PICTURES).long(), [0, 1, 2, 0], "images are torch.int64"),
+        (16 * PICTURES, [0, 1, 2, 0], r"outside of \[-1, 1\]"),
+        (PICTURES * math.nan, [0, 1, 2, 0], r"outside of \[-1, 1\]"),
+        (PICTURES, [0], r"\(1,\) for 4 pictures"),
+        (PICTURES, [[1, 0, 0]] * 4, r"\(4, 3\) for 4 pictures"),
+        (PICTURES, [1.0, 2.0, 0.0, 1.0], "labels are torch.float32"),
+        (PICTURES, [True, False, True, True], "labels are torch.bool"),
+        (PICTURES, [1, 2, 3, 1], "labels from 1 to 3: give 0 to 2"),
+        (PICTURES, [-1, 2, 0, 1], "labels from -1 to 2"),
+        (PICTURES[:0], [], "no images"),
+    ],
+)
+def test_only_a_networks_own_input_is_certified(images, labels, says):
+    model = convnet("XS_1x1", "aol", 3, 1, 4)
+    with pytest.raises(LiprefError, match=says):
+        certify(model, [(images, torch.tensor(labels, dtype=None if labels else torch.int64))], 1.0)
+    for kind in (torch.uint8, torch.int32):
+        found = certify(model, [(PICTURES, torch.tensor([0, 1, 2, 0], dtype=kind))], 1.0)
+        assert torch.equal(found.radii, certify(model, [(PICTURES, torch.tensor([0, 1, 2, 0]))], 1.0).radii)
+
+
+def test_margins_take_one_class_per_picture():
+    for labels in (torch.tensor([0]), torch.tensor([[1, 0]] * 3), torch.tensor([0.0, 1.0, 0.0])):
+        with pytest.raises(LiprefError, match="labels are"):
+            margins(torch.zeros(3, 2), labels)
+
+
+@pytest.mark.parametrize("tta", [None, "flip"])
+def test_modules_that_work_in_place_leave_the_pictures_alone(tta):
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(16, 3)]
+    plain, in_place = (nn.Sequential(nn.ReLU(inplace=each), *layers).double() for each in (False, True))
+    images, labels = PICTURES.clone(), torch.tensor([0, 1, 2, 0])
+    found = certify(in_place, [(images, labels)], 1.0, tta=tta)
+    assert torch.equal(images, PICTURES)
+    assert torch.equal(found.radii, certify(plain, [(PICTURES, labels)], 1.0, tta=tta).radii)
+    deviation(in_place, [(images, labels)])
+    judged_margins(in_place, images, labels, 4)
+    assert torch.equal(images, PICTURES)

@@ -4,13 +4,15 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+from lipref.activations import MaxMin
 from lipref.audit import network_bound
 from lipref.certify import certify
 from lipref.errors import LiprefError
 from lipref.heads import pair_bounds
 from lipref.layers import LAYERS
-from lipref.nets import convnet
+from lipref.nets import FirstChannels, convnet
 from lipref.rounding import evaluation_error
 
 LINEAR = sorted(set(LAYERS) - {"cpl", "sll"})
@@ -70,7 +72,7 @@ def test_certified_radii_grow_where_rows_are_close():
         model.head.bias[2:] = -100.0
     audit = network_bound(model)
     error, pairs = evaluation_error(model, audit), pair_bounds(model, audit)
-    x, y = torch.randn(20, 3, 4, 4), torch.zeros(20, dtype=torch.int64)
+    x, y = torch.rand(20, 3, 4, 4) - 0.5, torch.zeros(20, dtype=torch.int64)
     plain, tight = (certify(model, [(x, y)], audit.bound, error, pairs=p).radii for p in (None, pairs))
     right = plain > 0
     assert right.any()
@@ -78,3 +80,26 @@ def test_certified_radii_grow_where_rows_are_close():
     assert torch.equal(tight[~right], plain[~right])
     with pytest.raises(LiprefError, match=r"give \(4, 4\)"):
         certify(model, [(x, y)], audit.bound, error, pairs=pairs[:2])
+
+
+def after(network, name, module):
+    network.add_module(name, module)
+    return network
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda network: after(network, "more", MaxMin()),
+        lambda network: after(network, "logits", nn.Sequential(MaxMin(), FirstChannels(4))),
+        lambda network: after(network, "flatten", nn.Flatten(2)),
+        lambda network: after(network, "block1_down", nn.Sequential(nn.PixelUnshuffle(2), nn.ZeroPad2d(1))),
+    ],
+    ids=["MaxMin after the logits", "MaxMin before the logits", "another Flatten", "a head on nine pixels"],
+)
+def test_what_follows_the_head_is_looked_at(edit):
+    """The constants are those of the head's rows: they say nothing of what comes after it, nor of several pixels."""
+    model = network("standard")
+    assert pair_bounds(model, network_bound(model)) is not None
+    edit(model)
+    assert pair_bounds(model, network_bound(model)) is None

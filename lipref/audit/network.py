@@ -149,7 +149,7 @@ class _Walk:
             changed = next(filter(None, map(tampering.tampering, module.modules())), None)
             kind = _known(module)
             if kind is None:
-                changed = changed or users.copied_otherwise(module, CONSTANTS)
+                changed = changed or users.copied_otherwise(module)
             else:
                 changed = changed or (unlike_folded(module) if kind is Folded else tampering.unlike(module, kind))
         except Refused as reason:

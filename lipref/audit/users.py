@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 from torch import nn
 
 from lipref.audit.linear import Shape, steepest
@@ -23,6 +21,7 @@ from lipref.layers.excluded import EXCLUDED
 # The library's own, by identity: a name or a module can be anybody's.
 LIBRARY = {AOLConv2d, BCOPConv2d, CPLConv2d, CayleyConv2d, LOTConv2d, SLLConv2d, SOCConv2d, StandardConv2d}
 LIBRARY |= set(EXCLUDED.values())
+TORCH = {cls for kind in vars(nn).values() if isinstance(kind, type) for cls in kind.__mro__}
 OWN = {cls for kind in LIBRARY for cls in kind.__mro__}
 # What a class may define and still inherit proofs: what sets settings and values, which are checked on the instance,
 # what prints, and what Python itself puts there.
@@ -67,10 +66,10 @@ def library_class(kind: type[nn.Module]) -> type[nn.Module] | None:
     return base
 
 
-def copied_otherwise(module: nn.Module, known: Container[type]) -> str | None:
+def copied_otherwise(module: nn.Module) -> str | None:
     """Classes in a user's module with copying of their own: what is audited and executed is a copy."""
-    for cls in {cls for inner in module.modules() if type(inner) not in known for cls in type(inner).__mro__}:
-        if cls not in (nn.Module, object) and (names := [name for name in COPYING if name in vars(cls)]):
+    for cls in {cls for inner in module.modules() for cls in type(inner).__mro__} - TORCH:
+        if names := [name for name in COPYING if name in vars(cls)]:
             return f"{cls.__name__} defines {names[0]}, so that its copy may be another function; remove it"
     return None
 
