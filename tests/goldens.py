@@ -50,11 +50,11 @@ def takes(name: str, shape: tuple[int, int, int]) -> bool:
     return (inputs == outputs or not METHODS[name].square_only) and (name != "bnb" or k == 1)
 
 
-def proved(layer: nn.Module, size: tuple[int, int]) -> dict[str, list[float]]:
-    """What is claimed of the layer in evaluation; numbers of rounding in float64."""
-    return {
-        "bound": [layer.lipschitz_bound(size)],
-        "rounding": list(layer.rounding(layer.operator(size), size, 2**-53)),
+def proved(layer: nn.Module, size: tuple[int, int]) -> dict[str, float]:
+    """What is claimed of the layer in evaluation; of rounding, in float64."""
+    names, rounding = ("slope", "constant", "at_zero"), layer.rounding(layer.operator(size), size, 2**-53)
+    return {"bound": layer.lipschitz_bound(size)} | {
+        f"rounding/{key}": value for key, value in zip(names, rounding, strict=True)
     }
 
 
@@ -153,7 +153,7 @@ def _values(name: str, shape: tuple, mode: str, size: tuple[int, int], state: di
     x, c = draw("x", (2, shape[0], *size)), draw("c", (2, shape[1], *size))
     with torch.no_grad():
         found = {"evaluation": layer(x), "folded": layer.fold(size)(x)}
-    found |= {key: torch.tensor(numbers, dtype=torch.float64) for key, numbers in proved(layer, size).items()}
+    found |= {key: torch.tensor([number], dtype=torch.float64) for key, number in proved(layer, size).items()}
     layer.train()
     x.requires_grad_()
     y = layer(x)
