@@ -27,7 +27,9 @@ def distance(found: torch.Tensor, golden: torch.Tensor) -> float:
     return float(difference / norm) if norm else float(difference)
 
 
-@pytest.mark.parametrize(("name", "shape"), goldens.cases(), ids=str)
+@pytest.mark.parametrize(
+    ("name", "shape"), goldens.cases(), ids=lambda part: part if isinstance(part, str) else goldens.label(part)
+)
 def test_layer(name, shape):
     stored = goldens.under(goldens.stored_layer(name), f"{goldens.label(shape)}/")
     golden = goldens.under(stored, "values/")
