@@ -14,6 +14,7 @@ from lipref.errors import LiprefError
 from lipref.layers.complexity import Complexity
 from lipref.layers.folded import Folded
 from lipref.layers.kept import same_values
+from lipref.linalg.by_hand import derives_backwards
 from lipref.linalg.rounding import RoundingBound
 
 Operator = dict[str, Tensor]
@@ -21,6 +22,11 @@ Size = tuple[int, int]
 
 _PREPARING = {"prepare", "effective_kernel", "raw_kernel", "constrain", "step"}
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+def in_backward() -> bool:
+    """Whether a backward pass is running: what is computed in it is a forward pass once more, by checkpointing."""
+    return torch._C._current_graph_task_id() != -1
 
 
 class LipschitzConv2d(nn.Module):
@@ -183,6 +189,12 @@ class LipschitzConv2d(nn.Module):
         """The operator of a training pass: `prepare`, unless `lipref.layers.together` has prepared it before."""
         prepared = self.__dict__.get("_prepared")
         return self.prepare(size) if prepared is None else prepared
+
+    def _start_of_pass(self, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """Where power iteration starts in training: at ``vectors``, and in a recomputation where the pass started."""
+        if not in_backward() and derives_backwards():  # no tensor of torch.func, which cannot be copied later
+            self.__dict__["_started"] = tuple(vector.clone() for vector in vectors)
+        return self.__dict__.get("_started", vectors)
 
     def before_pass(self, replayed: bool = False) -> None:
         """What the host decides before a training pass; a CUDA graph that holds `prepare` cannot.
