@@ -221,12 +221,13 @@ class LipschitzConv2d(nn.Module):
 
         It is kept until anything that it was made from changes.
         """
-        known = self._kept is not None and self._kept[0] == size
+        kept = self._kept  # read once: another thread may replace it
+        known = kept is not None and kept[0] == size
         if known and "_checked" in self.__dict__:
-            return self._kept[1]
+            return kept[1]
         state = self._state()
-        if known and same_values([(state, self._kept[2])]):
-            return self._kept[1]
+        if known and same_values([(state, kept[2])]):
+            return kept[1]
         # Outside inference mode, so that the kept tensors can later serve a forward pass with gradients to the input.
         with torch.inference_mode(False), torch.no_grad():
             made_from = {name: value.detach().clone() for name, value in state.items()}
