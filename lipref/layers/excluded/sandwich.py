@@ -9,7 +9,7 @@ from torch import Tensor, empty, nn
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.layers.frequency import symbol_rounding
-from lipref.linalg.cayley import cayley_transform
+from lipref.linalg.cayley import cayley_transform, of_norm
 from lipref.linalg.norms import norm_bound
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_conv_norm, absolute_norm, conv_rounding
@@ -59,8 +59,7 @@ class SandwichConv2d(LipschitzConv2d):
         self._uniform_bias(self.weight[0].numel())
 
     def prepare(self, size: Size) -> Operator:
-        norm = torch.linalg.vector_norm(self.weight).clamp_min(torch.finfo(self.weight.dtype).tiny)
-        kernel = self.weight * (self.scale / norm)
+        kernel = of_norm(self.weight, self.scale)
         one_tap = self.kernel_size == 1
         rows = cayley_transform(kernel[:, :, 0, 0] if one_tap else kernel_symbol(kernel, size)) * math.sqrt(2)
         leave, enter = rows[..., : self.out_channels].mH.resolve_conj(), rows[..., self.out_channels :]
