@@ -44,7 +44,8 @@ class LipschitzConv2d(nn.Module):
     In evaluation the operator is prepared in float64, rounded once to the dtype of the parameters, kept, and used again
     for as long as size, dtype, device and the values of all parameters and buffers stay what they were; it is a
     constant there, without gradients to the parameters. ``track_power_vectors = False`` freezes the power-iteration
-    vectors that some methods move in training.
+    vectors that some methods move in training. A forward pass repeated by activation checkpointing has the operator of
+    the layer's last forward pass, and moves none; so a backward pass has to come before the next forward pass.
 
     Args:
         in_channels, out_channels: at least 1.
