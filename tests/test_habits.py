@@ -21,9 +21,9 @@ CASES = [(name, k) for name in METHODS for k in (1, 3) if (name, k) != ("bnb", 3
 SIDE = 6  # a multiple of 3, which ECO needs
 
 
-def layer_of(name, k, dtype=F32, channels=4):
+def layer_of(name, k, dtype=F32, channels=4, **options):
     torch.manual_seed(0)
-    return METHODS[name](channels, channels, k, dtype=dtype)
+    return METHODS[name](channels, channels, k, dtype=dtype, **options)
 
 
 def images(dtype=F32, channels=4, side=SIDE, count=2, seed=1):
@@ -76,6 +76,19 @@ def test_checkpointing_a_layer_changes_no_gradient(name, k, dtype, tolerance, re
 @pytest.mark.parametrize("name", METHODS)
 def test_checkpointing_a_network_changes_no_gradient(name, reentrant):
     check_checkpointing(network_of(name, F64), images(F64, 1, 8), reentrant, 1e-10)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize(("name", "k"), [("cpl", 1), ("cpl", 3), ("soc", 1), ("soc", 3), ("bcop", 3)])
+def test_checkpointing_operators_of_several_layers_changes_no_gradient(name, k, reentrant):
+    class Together(torch.nn.Sequential):
+        def forward(self, x):
+            for layer, operator in zip(self, METHODS[name].prepare_alike(list(self), (SIDE, SIDE)), strict=True):
+                x = layer.transform(x, operator)
+            return x
+
+    layers = [layer_of(name, k, F64) for _ in range(2)]
+    check_checkpointing(Together(*layers), images(F64), reentrant, 1e-10)
 
 
 @pytest.mark.parametrize(("name", "k"), [case for case in CASES if case[0] in ("cpl", "soc")])
@@ -144,10 +157,10 @@ def process_group(tmp_path):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize(("channels", "options"), [(1, {}), (4, {}), (4, {"bias": False})])
 @pytest.mark.parametrize(("name", "k"), CASES)
-def test_distributed_training_takes_every_layer(name, k, channels, process_group):
-    plain = layer_of(name, k, channels=channels).train()
+def test_distributed_training_takes_every_layer(name, k, channels, options, process_group):
+    plain = layer_of(name, k, channels=channels, **options).train()
     assert all(value.numel() for value in (*plain.parameters(), *plain.buffers()))
     wrapped = DistributedDataParallel(copy.deepcopy(plain))
     x = images(channels=channels)
