@@ -22,7 +22,7 @@ class SandwichConv2d(LipschitzConv2d):
     Source: Wang and Manchester, "Direct Parameterization of Lipschitz-Bounded Deep Networks", ICML 2023.
 
     Parameters: ``weight`` K ``(C_out, C_out + C_in, k, k)``, ``scale`` (a number), ``bias``, and ``psi`` ``(C_out,)``,
-    ``Psi = diag(exp(psi))``, which without a bias has no say and is not trained. At each frequency of the image the symbol of
+    ``Psi = diag(exp(psi))``, which is not trained without a bias. At each frequency of the image the symbol of
     ``scale K / ||K||_F`` goes through the Cayley transform of a wide matrix (`lipref.linalg.cayley.cayley_transform`),
     which gives ``[A B]`` with orthonormal rows. Psi is positive, so it passes through the ReLU: executed is
     ``sqrt(2) A^H relu( sqrt(2) B x + exp(psi) b )``. Circular padding, any image size. Training and evaluation are the
