@@ -37,7 +37,7 @@ def built(layer: str, size: str, image_size: int, channels: int = 3, classes: in
 def _known_difference(model: nn.Module) -> tuple[int, str]:
     bcop = [module for module in model.modules() if isinstance(module, BCOPConv2d)]
     if bcop:
-        halves = sum(frames.numel() for frames in (module.frames for module in bcop))
+        halves = sum(module.frames.numel() for module in bcop if module.frames is not None)
         return halves, "only the half of each frame that matters is stored"
     cayley = [module for module in model.modules() if isinstance(module, CayleyConv2d)]
     if cayley:

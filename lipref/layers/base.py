@@ -14,6 +14,7 @@ from lipref.errors import LiprefError
 from lipref.layers.complexity import Complexity
 from lipref.layers.folded import Folded
 from lipref.layers.kept import same_values
+from lipref.linalg.by_hand import derives_backwards
 from lipref.linalg.rounding import RoundingBound
 
 Operator = dict[str, Tensor]
@@ -21,6 +22,11 @@ Size = tuple[int, int]
 
 _PREPARING = {"prepare", "effective_kernel", "raw_kernel", "constrain", "step"}
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+def in_backward() -> bool:
+    """Whether a backward pass is running: what is computed in it is a forward pass once more, by checkpointing."""
+    return torch._C._current_graph_task_id() != -1
 
 
 class LipschitzConv2d(nn.Module):
@@ -38,7 +44,8 @@ class LipschitzConv2d(nn.Module):
     In evaluation the operator is prepared in float64, rounded once to the dtype of the parameters, kept, and used again
     for as long as size, dtype, device and the values of all parameters and buffers stay what they were; it is a
     constant there, without gradients to the parameters. ``track_power_vectors = False`` freezes the power-iteration
-    vectors that some methods move in training.
+    vectors that some methods move in training. A forward pass repeated by activation checkpointing has the operator of
+    the layer's last forward pass, and moves none; so a backward pass has to come before the next forward pass.
 
     Args:
         in_channels, out_channels: at least 1.
@@ -184,6 +191,12 @@ class LipschitzConv2d(nn.Module):
         prepared = self.__dict__.get("_prepared")
         return self.prepare(size) if prepared is None else prepared
 
+    def _start_of_pass(self, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """Where power iteration starts in training: at ``vectors``, and in a recomputation where the pass started."""
+        if not in_backward() and derives_backwards():  # no tensor of torch.func, which cannot be copied later
+            self.__dict__["_started"] = tuple(vector.clone() for vector in vectors)
+        return self.__dict__.get("_started", vectors)
+
     def before_pass(self, replayed: bool = False) -> None:
         """What the host decides before a training pass; a CUDA graph that holds `prepare` cannot.
 
@@ -209,12 +222,13 @@ class LipschitzConv2d(nn.Module):
 
         It is kept until anything that it was made from changes.
         """
-        known = self._kept is not None and self._kept[0] == size
+        kept = self._kept  # read once: another thread may replace it
+        known = kept is not None and kept[0] == size
         if known and "_checked" in self.__dict__:
-            return self._kept[1]
+            return kept[1]
         state = self._state()
-        if known and same_values([(state, self._kept[2])]):
-            return self._kept[1]
+        if known and same_values([(state, kept[2])]):
+            return kept[1]
         # Outside inference mode, so that the kept tensors can later serve a forward pass with gradients to the input.
         with torch.inference_mode(False), torch.no_grad():
             made_from = {name: value.detach().clone() for name, value in state.items()}

@@ -25,8 +25,9 @@ class BCOPConv2d(KernelConv2d):
     Source: Li et al., "Preventing Gradient Attenuation in Lipschitz Constrained Convolutional Networks", NeurIPS 2019.
 
     With ``n = max(C_in, C_out)`` and ``m = min(C_in, C_out)``, parameters: ``matrix`` R_0 ``(m, n)``, ``frames`` R_1 ..
-    R_{2(k-1)} ``(2(k-1), n, n // 2)``, ``bias``. H is the polar factor of R_0; the polar factor U of a frame gives the
-    projector ``P = U U^T`` of rank ``n // 2``. Pair (P, Q) gives the 2x2 kernel of matrices
+    R_{2(k-1)} ``(2(k-1), n, n // 2)``, None where that is empty, ``bias``. H is the polar factor of R_0; the polar
+    factor U of a frame gives the projector ``P = U U^T`` of rank ``n // 2``. Pair (P, Q) gives the 2x2 kernel of
+    matrices
 
         [[P Q, P (I - Q)], [(I - P) Q, (I - P)(I - Q)]];
 
@@ -54,20 +55,39 @@ class BCOPConv2d(KernelConv2d):
         self.iterations = iterations
         small, large = sorted((self.in_channels, self.out_channels))
         self.matrix = nn.Parameter(empty((small, large), **self._factory))
-        self.frames = nn.Parameter(empty((2 * (self.kernel_size - 1), large, large // 2), **self._factory))
+        frames = empty((2 * (self.kernel_size - 1), large, large // 2), **self._factory)
+        # None for one tap or one channel: distributed training takes no parameter without elements.
+        self.register_parameter("frames", nn.Parameter(frames) if frames.numel() else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         gain = max(self.in_channels, self.out_channels) ** -0.5
         with torch.no_grad():
             nn.init.orthogonal_(self.matrix, gain)
-            if self.frames.numel():
-                for frame in self.frames:
-                    nn.init.orthogonal_(frame, gain)
+            for frame in self._frames():
+                nn.init.orthogonal_(frame, gain)
         self._uniform_bias(self.in_channels * self.kernel_size**2)
 
+    def _frames(self) -> Tensor:
+        if self.frames is not None:
+            return self.frames
+        large = self.matrix.shape[1]
+        return self.matrix.new_empty((2 * (self.kernel_size - 1), large, large // 2))
+
+    # In a state dict there are frames always, as earlier versions wrote them.
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.frames is None:
+            destination[prefix + "frames"] = self._frames()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        stored = state_dict.get(prefix + "frames")
+        if self.frames is None and stored is not None and stored.numel() == 0:
+            del state_dict[prefix + "frames"]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def effective_kernel(self) -> Tensor:
-        return self._kernels(self.matrix, self.frames)
+        return self._kernels(self.matrix, self._frames())
 
     def _kernels(self, matrix: Tensor, frames: Tensor) -> Tensor:
         """``(..., C_out, C_in, k, k)`` from parameters with the same leading dimensions."""
@@ -86,7 +106,7 @@ class BCOPConv2d(KernelConv2d):
     @classmethod
     def prepare_alike(cls, layers: Sequence[BCOPConv2d], size: Size | None = None) -> list[Operator]:
         matrix = torch.stack([layer.matrix for layer in layers])
-        kernels = layers[0]._kernels(matrix, torch.stack([layer.frames for layer in layers])).unbind()
+        kernels = layers[0]._kernels(matrix, torch.stack([layer._frames() for layer in layers])).unbind()
         return [layer.with_bias({"weight": kernel}) for layer, kernel in zip(layers, kernels, strict=True)]
 
     def lipschitz_bound(self, size: tuple[int, int]) -> float:

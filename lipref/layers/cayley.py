@@ -12,7 +12,7 @@ from lipref.layers.base import Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.registry import register
-from lipref.linalg.cayley import cayley_transform
+from lipref.linalg.cayley import cayley_transform, of_norm
 
 
 @register("cayley")
@@ -51,15 +51,12 @@ class CayleyConv2d(FrequencyConv2d):
         self._uniform_bias(self.in_channels * self.kernel_size**2)
 
     def raw_kernel(self) -> Tensor:
-        norm = torch.linalg.vector_norm(self.weight).clamp_min(torch.finfo(self.weight.dtype).tiny)
-        return self.weight * (self.scale / norm)
+        return of_norm(self.weight, self.scale)
 
     @staticmethod
     def raw_kernels(layers: Sequence[CayleyConv2d]) -> Tensor:
-        weights = torch.stack([layer.weight for layer in layers])
-        scales = torch.stack([layer.scale for layer in layers])[:, None, None, None, None]
-        norms = torch.linalg.vector_norm(weights, dim=(1, 2, 3, 4), keepdim=True)
-        return weights * (scales / norms.clamp_min(torch.finfo(weights.dtype).tiny))
+        weights, scales = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "scale"))
+        return of_norm(weights, scales)
 
     def likeness(self, size: Size | None = None) -> Hashable | None:
         return self._shape_and_place(size) if type(self) is CayleyConv2d else None  # a subclass may differ

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
-from lipref.layers.base import Operator, Size
+from lipref.layers.base import Operator, Size, in_backward
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
@@ -70,20 +70,21 @@ class CPLConv2d(ResidualConv2d):
         more = torus_margin(self.kernel_size, self.padding_mode)
         return min(self.SIDE, size[0] + more), min(self.SIDE, size[1] + more)
 
-    def _corner(self, size: Size) -> Tensor:
+    def _corner(self, u: Tensor, size: Size) -> Tensor:
         """Of u, for images of ``size``."""
         height, width = self._torus(size)
-        return self.u[..., :height, :width]
+        return u[..., :height, :width]
 
     def _estimate(self, iterations: int, size: Size) -> Tensor:
         """Power-iteration estimate of the norm of K, from below; moves u in training."""
-        corner = self._corner(size)
+        corner = self._corner(self.u, size)
         if self.training and not self.track_power_vectors:
             # A corner of u is of norm 1 only where images of this size came last.
             u = F.normalize(corner.flatten(), dim=0).view_as(corner)
             return torch.linalg.vector_norm(conv2d_same(u, self.weight, None, "circular"))
-        u, sigma = power_iterations(self.weight[None], corner, iterations)
-        if self.training:
+        start = self._corner(*self._start_of_pass(self.u), size) if self.training else corner
+        u, sigma = power_iterations(self.weight[None], start, iterations)
+        if self.training and not in_backward():
             with torch.no_grad():
                 corner.copy_(u)
         return sigma[0]
@@ -106,10 +107,12 @@ class CPLConv2d(ResidualConv2d):
     @classmethod
     def prepare_alike(cls, layers: Sequence[CPLConv2d], size: Size | None = None) -> list[Operator]:
         weights = torch.stack([layer.weight for layer in layers])
-        corners = [layer._corner(size or (1, 1)) for layer in layers]
-        u, sigma = power_iterations(weights, torch.cat(corners), 1)
-        with torch.no_grad():
-            torch._foreach_copy_(corners, list(u.split(1)))
+        corners = [layer._corner(layer.u, size or (1, 1)) for layer in layers]
+        starts = [layer._corner(*layer._start_of_pass(layer.u), size or (1, 1)) for layer in layers]
+        u, sigma = power_iterations(weights, torch.cat(starts), 1)
+        if not in_backward():
+            with torch.no_grad():
+                torch._foreach_copy_(corners, list(u.split(1)))
         return cls.stepped(layers, weights, 2 / (sigma**2 + cls.EPSILON))
 
     def lipschitz_bound(self, size: Size) -> float:

@@ -55,8 +55,10 @@ def checked(layers: Iterable[nn.Module]) -> Iterator[None]:
 
     Where anything has changed each layer looks for itself. Not looked at are layers that somebody answers for already.
     """
-    kept = [layer for layer in layers if layer._kept is not None and "_checked" not in layer.__dict__]
-    fresh = bool(kept) and same_values([(layer._state(), layer._kept[2]) for layer in kept])
+    # Each read once: another thread may replace it.
+    found = [(layer, layer._kept) for layer in layers if "_checked" not in layer.__dict__]
+    kept = {layer: operator[2] for layer, operator in found if operator is not None}
+    fresh = bool(kept) and same_values([(layer._state(), made_from) for layer, made_from in kept.items()])
     try:
         for layer in kept if fresh else ():
             layer.__dict__["_checked"] = True  # not by setattr, which drops what is kept

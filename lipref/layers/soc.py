@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
-from lipref.layers.base import LipschitzConv2d, Operator, Size
+from lipref.layers.base import LipschitzConv2d, Operator, Size, in_backward
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.linalg import exponential, skew_kernels
+from lipref.linalg.by_hand import derives_backwards
 from lipref.linalg.constants import kept
 from lipref.linalg.convolution_polynomial import convolution_polynomial
 from lipref.linalg.norms import conv_norm_bound
@@ -108,27 +109,40 @@ class SOCConv2d(LipschitzConv2d):
         How many passes there were is asked from the device once, and then remembered: asking waits for it. A pass that
         is not replayed counts as one more version of ``updates``.
         """
+        if in_backward():
+            return
         where, version, count = self.__dict__.get("_passes", (None, 0, 0))
         if where is not self.updates or version != self.updates._version:
             count = int(self.updates)
         if count % self.PERIOD == 0:
             self._move_vectors(unfoldings or self._unfoldings(self._skew()), self.LONG - self.SHORT)
-        # Not by setattr, which drops the operator that is kept.
-        self.__dict__["_passes"] = (self.updates, self.updates._version + (not replayed), count + 1)
+        # Not by setattr, which drops the operator that is kept; no tensor of torch.func, which cannot be copied later.
+        if derives_backwards():
+            self.__dict__["_passes"] = (self.updates, self.updates._version + (not replayed), count + 1)
 
     def _sigma(self, skew: Tensor) -> Tensor:
         unfoldings = self._unfoldings(skew)
         if not self.training:
             return torch.stack([torch.linalg.eigvalsh(a @ a.mT)[-1].clamp_min(0).sqrt() for a in unfoldings]).min()
+        # Not the buffers: the next forward pass moves them while this one's gradient may still be due.
         if self.track_power_vectors:
             with torch.no_grad():
                 if "_recorded" not in self.__dict__:
                     self._move_long(unfoldings)
-                self._move_vectors(unfoldings, self.SHORT)
-                self.updates.add_(1)
-        vectors = ((self.u1, self.v1), (self.u2, self.v2))
-        # Clones, because the next forward pass moves the vectors while this one's gradient may still be due.
-        return torch.stack([v.clone() @ a @ u.clone() for a, (u, v) in zip(unfoldings, vectors, strict=True)]).min()
+                starts = self._start_of_pass(self.u1, self.u2)
+                pairs = [_iterated(a, u, self.SHORT) for a, u in zip(unfoldings, starts, strict=True)]
+            self._move_to([vector for pair in pairs for vector in pair])
+        else:
+            pairs = [(self.u1.clone(), self.v1.clone()), (self.u2.clone(), self.v2.clone())]
+        return torch.stack([v @ a @ u for a, (u, v) in zip(unfoldings, pairs, strict=True)]).min()
+
+    @torch.no_grad()
+    def _move_to(self, vectors: Sequence[Tensor]) -> None:
+        """A pass has moved u1, v1, u2 and v2 there; a recomputation moves and counts nothing."""
+        if not in_backward():
+            for buffer, moved in zip((self.u1, self.v1, self.u2, self.v2), vectors, strict=True):
+                buffer.copy_(moved)
+            self.updates.add_(1)
 
     def _series(self, like: Tensor) -> Operator:
         """``ratios`` of the coefficients, and where the first is not 1, it as ``scale``."""
@@ -161,11 +175,9 @@ class SOCConv2d(LipschitzConv2d):
         if "_recorded" not in self.__dict__:
             with torch.no_grad():
                 self._move_long(None)
-        kernel, *vectors = skew_kernels.normalised(self.weight, self.u1, self.u2, self.kappa)
-        with torch.no_grad():
-            for buffer, moved in zip((self.u1, self.v1, self.u2, self.v2), vectors, strict=True):
-                buffer.copy_(moved)
-            self.updates.add_(1)
+        starts = self._start_of_pass(self.u1, self.u2)
+        kernel, *vectors = skew_kernels.normalised(self.weight, *starts, self.kappa)
+        self._move_to(vectors)
         return kernel
 
     def _scale(self, sigma: Tensor) -> Tensor:
@@ -187,18 +199,18 @@ class SOCConv2d(LipschitzConv2d):
             for number, layer in enumerate(layers):
                 if "_recorded" not in layer.__dict__:
                     layer._move_long(tuple(each[number] for each in unfoldings))
+        starts = zip(*(layer._start_of_pass(layer.u1, layer.u2) for layer in layers), strict=True)
         sigmas = []
-        for matrices, names in zip(unfoldings, (("u1", "v1"), ("u2", "v2")), strict=True):
+        for matrices, start, names in zip(unfoldings, starts, (("u1", "v1"), ("u2", "v2")), strict=True):
             with torch.no_grad():
-                u, v = (torch.stack([getattr(layer, name) for layer in layers])[..., None] for name in names)
-                for _ in range(cls.SHORT):
-                    v = F.normalize(matrices @ u, dim=1)
-                    u = F.normalize(matrices.mT @ v, dim=1)
-                kept = [getattr(layer, name) for name in names for layer in layers]
-                torch._foreach_copy_(kept, [*u[..., 0].unbind(), *v[..., 0].unbind()])
+                u, v = _iterated(matrices, torch.stack(start)[..., None], cls.SHORT)
+                if not in_backward():
+                    buffers = [getattr(layer, name) for name in names for layer in layers]
+                    torch._foreach_copy_(buffers, [*u[..., 0].unbind(), *v[..., 0].unbind()])
             sigmas.append((v * (matrices @ u)).sum((1, 2)))
-        with torch.no_grad():
-            torch._foreach_add_([layer.updates for layer in layers], 1)
+        if not in_backward():
+            with torch.no_grad():
+                torch._foreach_add_([layer.updates for layer in layers], 1)
         kernels = skew * layers[0]._scale(torch.minimum(*sigmas))[:, None, None, None, None]
         series = layers[0]._series(skew)
         return [
@@ -243,6 +255,15 @@ class SOCConv2d(LipschitzConv2d):
         return Complexity(
             "t1 convs", v["C"] * v["t1"], v["M"] * v["t1"], "fantastic four", c**2 * k**2 * v["t2"], v["P"]
         )
+
+
+def _iterated(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Power iterations, at least one, from ``u``, a vector or a column for each matrix of a batch: u and v."""
+    along = 0 if u.dim() == 1 else -2
+    for _ in range(iterations):
+        v = F.normalize(matrix @ u, dim=along)
+        u = F.normalize(matrix.mT @ v, dim=along)
+    return u, v
 
 
 @kept

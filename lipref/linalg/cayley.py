@@ -103,6 +103,13 @@ def _inverse_of_positive(matrix: Tensor) -> Tensor:
     return inverse_lower.mH @ core @ inverse_lower
 
 
+def of_norm(weight: Tensor, scale: Tensor) -> Tensor:
+    """``scale K / ||K||_F`` of kernels ``(..., O, I, k, k)`` and numbers ``(...)``; 0 for K = 0, gradients finite."""
+    norm = torch.linalg.vector_norm(weight, dim=(-4, -3, -2, -1))
+    norm = norm + (norm < torch.finfo(norm.dtype).tiny)
+    return weight * (scale / norm)[..., None, None, None, None]
+
+
 def cayley_transform(v: Tensor) -> Tensor:
     """Matrices with orthonormal columns (``O >= I``) or rows (``O < I``) from any ``v`` ``(..., O, I)``.
 

@@ -193,9 +193,10 @@ class _PolarFactor(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        if len(ctx.saved_tensors) == 2:
-            return _gradient(*ctx.saved_tensors, grad)
-        found = polar_eigen.gradient(polar_eigen.Basis(*ctx.saved_tensors), grad)
+        saved = ctx.saved_tensors  # once: activation checkpointing gives them no second time
+        if len(saved) == 2:
+            return _gradient(*saved, grad)
+        found = polar_eigen.gradient(polar_eigen.Basis(*saved), grad)
         return found if ctx.magnitude is None else found / ctx.magnitude
 
 

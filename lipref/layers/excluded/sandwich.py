@@ -9,7 +9,7 @@ from torch import Tensor, empty, nn
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.layers.frequency import symbol_rounding
-from lipref.linalg.cayley import cayley_transform
+from lipref.linalg.cayley import cayley_transform, of_norm
 from lipref.linalg.norms import nan_max, norm_bound
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_conv_norm, absolute_norm, conv_rounding
@@ -22,7 +22,7 @@ class SandwichConv2d(LipschitzConv2d):
     Source: Wang and Manchester, "Direct Parameterization of Lipschitz-Bounded Deep Networks", ICML 2023.
 
     Parameters: ``weight`` K ``(C_out, C_out + C_in, k, k)``, ``scale`` (a number), ``bias``, and ``psi`` ``(C_out,)``,
-    ``Psi = diag(exp(psi))``, which has no say without a bias. At each frequency of the image the symbol of
+    ``Psi = diag(exp(psi))``, which is not trained without a bias. At each frequency of the image the symbol of
     ``scale K / ||K||_F`` goes through the Cayley transform of a wide matrix (`lipref.linalg.cayley.cayley_transform`),
     which gives ``[A B]`` with orthonormal rows. Psi is positive, so it passes through the ReLU: executed is
     ``sqrt(2) A^H relu( sqrt(2) B x + exp(psi) b )``. Circular padding, any image size. Training and evaluation are the
@@ -48,7 +48,9 @@ class SandwichConv2d(LipschitzConv2d):
         shape = (self.out_channels, self.out_channels + self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
         self.scale = nn.Parameter(empty((), **self._factory))
-        self.psi = nn.Parameter(empty((self.out_channels,), **self._factory))
+        # Not trained without a bias: distributed training refuses a parameter without a gradient.
+        trained = self.bias is not None
+        self.psi = nn.Parameter(empty((self.out_channels,), **self._factory), requires_grad=trained)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -59,8 +61,7 @@ class SandwichConv2d(LipschitzConv2d):
         self._uniform_bias(self.weight[0].numel())
 
     def prepare(self, size: Size) -> Operator:
-        norm = torch.linalg.vector_norm(self.weight).clamp_min(torch.finfo(self.weight.dtype).tiny)
-        kernel = self.weight * (self.scale / norm)
+        kernel = of_norm(self.weight, self.scale)
         one_tap = self.kernel_size == 1
         rows = cayley_transform(kernel[:, :, 0, 0] if one_tap else kernel_symbol(kernel, size)) * math.sqrt(2)
         leave, enter = rows[..., : self.out_channels].mH.resolve_conj(), rows[..., self.out_channels :]
