@@ -87,6 +87,8 @@ class ConvNet(nn.Sequential):
             raise LiprefError(
                 f"ConvNet: input of shape {tuple(x.shape)}; expected (N, {', '.join(map(str, expected))})"
             )
+        if not len(x):  # which torch's pixel unshuffle would leave as it is
+            return self.forward(F.pad(x, (0,) * 7 + (1,)))[:0]
         if self.training:
             for module in self:
                 x = module(laid_out(x, module))
