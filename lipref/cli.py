@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import typer
 
+from lipref import display
 from lipref.commands.attack import attack
 from lipref.commands.bench import bench
 from lipref.commands.certify import audit, certify, predict
@@ -32,11 +39,32 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="1-Lipschitz layers compared: train, certify, predict, measure, and draw.",
 )  # fmt: skip
+
+
+def _at_home(value: Any) -> Any:
+    """``value`` of an option, ``~`` replaced by the home folder where it begins a path: shells do not after ``=``."""
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    if isinstance(value, Path):
+        return Path(os.path.expanduser(value))
+    if isinstance(value, str):  # such as imagefolder:~/pictures, aol,~/mine.py:Mine or records=~/runs
+        return re.sub(r"(?<![^:,;=@])~[^/:,;]*(?=/)", lambda found: os.path.expanduser(found[0]), value)
+    return value
+
+
+def _expanding(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def called(**options: Any) -> None:
+        command(**{name: _at_home(value) for name, value in options.items()})
+
+    return called
+
+
 for command in (
     train, certify, audit, predict, attack, soundness, excluded, measure, bench, count, growth, profile, race, gpu,
     timed, plan, reproduce, verify, figures, report, batch,
 ):  # fmt: skip
-    app.command()(command)
+    app.command()(_expanding(command))
 
 
 @app.command("layers")
@@ -55,10 +83,12 @@ def _described(name: str, cls: type) -> str:
 
 def main() -> None:
     """Run the command line; a `LiprefError` is one line on standard error and exit code 2."""
+    # A sign that the terminal cannot show is no reason to lose what a command has computed.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except LiprefError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(display.printable(f"error: {error}").replace("\n", "\\n"), file=sys.stderr)
         sys.exit(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from lipref.runs import RunConfig
 from lipref.settings import Settings
@@ -33,12 +35,12 @@ class Display:
         self.console = console
         self.shares = dict.fromkeys(tasks, 0.0)
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:3.0f}%"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             console=console,
             transient=True,
         )
@@ -65,13 +67,12 @@ class Display:
             self.lines[step.task] = self.progress.add_task("", total=1.0, numbers="")
         seen = step.progress
         numbers = f"loss {seen.loss:.3f}  accuracy {100 * seen.accuracy:.1f} %  CRA {100 * seen.cra:.1f} %"
-        self.progress.update(
-            self.lines[step.task], completed=step.share, description=f"{layer} {size}, {step.what}", numbers=numbers
-        )
+        what = printable(f"{layer} {size}, {step.what}")
+        self.progress.update(self.lines[step.task], completed=step.share, description=what, numbers=numbers)
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        say(text, self.console)
 
     def finished(self, record: dict) -> None:
         """Print the line that stays of a finished run."""
@@ -86,8 +87,9 @@ class Count:
 
     def __init__(self, console: Console, what: str) -> None:
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[name]}"), console=console, transient=True, disable=not console.is_terminal,
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("{task.fields[name]}", markup=False),
+            console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self.task = self.progress.add_task(what, total=None, name="")
 
@@ -100,7 +102,7 @@ class Count:
 
     def update(self, done: int, total: int, name: str) -> None:
         """``done`` of ``total`` are done, ``name`` is under way."""
-        self.progress.update(self.task, completed=done, total=total, name=name)
+        self.progress.update(self.task, completed=done, total=total, name=printable(name))
 
 
 def console() -> Console:
@@ -108,9 +110,19 @@ def console() -> Console:
     return Console()
 
 
-def say(text: str) -> None:
+def printable(text: str) -> str:
+    """``text`` with escapes for what a terminal obeys (control characters) or cannot get (bytes that are not UTF-8)."""
+
+    def escape(found: re.Match) -> str:
+        sign = found[0]
+        return f"\\x{ord(sign) - 0xDC00:02x}" if "\udc80" <= sign <= "\udcff" else repr(sign)[1:-1]
+
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", escape, text)
+
+
+def say(text: str, where: Console | None = None) -> None:
     """Print a line as it is, whatever the width of the terminal."""
-    console().print(text, soft_wrap=True, highlight=False, markup=False)
+    (where or console()).print(Text(printable(text)), soft_wrap=True)  # Text: brackets and colons are no markup
 
 
 def outcome(record: dict) -> str:
@@ -132,14 +144,14 @@ def print_place(console: Console, record: dict, root: Path) -> None:
     config = RunConfig(**(record["config"] | {"settings": Settings(**record["config"]["settings"])}))
     rate = f"learning rate {config.settings.learning_rate:.3g} ({record['notes']['hyperparameters']})"
     path = root / config.folder / "record.json"
-    console.print(f"{rate}, record: {path}", soft_wrap=True, highlight=False, markup=False)
+    say(f"{rate}, record: {path}", console)
 
 
 def print_table(console: Console, frame: pd.DataFrame) -> None:
     """A table of strings, never cut: where the terminal is too narrow, lines wrap in their cells."""
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in frame.columns:
-        table.add_column(str(name), justify="left" if name == "layer" else "right", overflow="fold")
+        table.add_column(Text(printable(str(name))), justify="left" if name == "layer" else "right", overflow="fold")
     for line in frame.itertuples(index=False):
-        table.add_row(*map(str, line))
+        table.add_row(*(Text(printable(str(value))) for value in line))
     console.print(table)

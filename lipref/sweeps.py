@@ -8,7 +8,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -138,6 +138,7 @@ def run(plan: Plan, listener: Listener) -> Iterator[tuple[tuple[str, str], list[
     pool = ProcessPoolExecutor(jobs, context, initializer=_enter, initargs=(messages, plan.threads, os.getpid()))
     try:
         waiting: dict[Future, tuple[str, str]] = {pool.submit(_work, plan, task): task for task in missing}
+        processes = list(pool._processes.values())
         while waiting:
             finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             _drain(messages, listener)
@@ -146,7 +147,7 @@ def run(plan: Plan, listener: Listener) -> Iterator[tuple[tuple[str, str], list[
                 try:
                     yield task, future.result()
                 except BrokenProcessPool:
-                    yield task, LiprefError("a process was killed (out of memory?); call again, perhaps with --jobs 1")
+                    yield task, LiprefError(why_broken(pool, processes))
                 except LiprefError as error:
                     yield task, error
         _drain(messages, listener)
@@ -157,6 +158,18 @@ def run(plan: Plan, listener: Listener) -> Iterator[tuple[tuple[str, str], list[
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         messages.close()
+
+
+def why_broken(pool: ProcessPoolExecutor, processes: Iterable[multiprocessing.Process]) -> str:
+    """Why a pool of these spawned processes broke, in one line with the remedy."""
+    pool.shutdown()  # waits for their ends
+    # What a process raises before its first task ends it with 1; the system kills by a signal, a negative number.
+    if any(process.exitcode == 1 for process in processes):
+        return (
+            "a process ended as it started: each imports the script that calls this anew, so the call has to stand "
+            "below if __name__ == '__main__': there; or use one process"
+        )
+    return "a process was killed (out of memory?): call again, perhaps with fewer processes (--jobs 1)"
 
 
 def _guarded(plan: Plan, task: tuple[str, str], data: ImageData, listener: Listener, read_only: bool = False) -> list:

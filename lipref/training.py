@@ -116,8 +116,15 @@ def train(
         The outcome. A run that meets a loss or weights that are not finite stops there, as ``"diverged"``.
 
     Raises:
-        LiprefError: nothing to train, or a checkpoint that is damaged or of another run.
+        LiprefError: nothing to train, batches of another kind or without images, or a checkpoint that is damaged or of
+            another run.
     """
+    if not callable(getattr(batches, "epoch", None)):
+        raise LiprefError(
+            f"batches are {type(batches).__name__}, which cannot go on within an epoch as a resumed run has to: give "
+            "lipref.data.Batches(split, data, batch_size, seed, device), or your own object with len() and "
+            "epoch(epoch, start)"
+        )
     run = _Run(model, batches, settings, config_digest)
     path = None if checkpoint_path is None else Path(checkpoint_path)
     if path is not None and os.path.lexists(path):
@@ -227,6 +234,8 @@ class _Run:
             steps = range(start, self.steps_per_epoch)
             for step, (images, labels) in zip(steps, self.batches.epoch(epoch, start=start), strict=True):
                 where = {"step": self.steps_done, "epoch": epoch}
+                if not len(images):
+                    raise LiprefError(f"the batch of step {step} of epoch {epoch} has no images: leave it out")
                 fault = self.step(images, labels)
                 compiling = self.compiled()
                 if fault:

@@ -1,16 +1,25 @@
 """Wrong input on the command line: one line that names the value and the remedy, exit code 2, nothing written."""
 
+import io
 import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from rich.console import Console
+from tiny_runs import CPU, TINY, tiny
+from tiny_runs import cli as called
 from typer.testing import CliRunner
 
-from lipref import cli
+from lipref import cli, display, experiment, sweeps
+from lipref.commands import running
+from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.paths import ROOT
+from lipref.training import Progress
 
 
 def refused(monkeypatch, capsys, *arguments):
@@ -170,3 +179,105 @@ def test_help_and_layers():
 def test_no_layer_import_needs_torchvision():
     code = "import sys, lipref.cli; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=False).returncode == 0
+
+
+NAMES = ["[bold]a.png", "q[/q]/z.png", ":smile:", "a\x1b[2Jb", os.fsdecode(b"\xff.png")]
+SHOWN = ["[bold]a.png", "q[/q]/z.png", ":smile:", r"a\x1b[2Jb", r"\xff.png"]
+
+
+@pytest.fixture
+def terminal():
+    return Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+
+
+def test_names_are_shown_as_they_are(terminal):
+    display.print_table(terminal, pd.DataFrame({"picture": NAMES, "[i]n[/i]": NAMES}))
+    head, _, *rows = (line.split() for line in terminal.file.getvalue().splitlines() if line.strip())
+    assert head == ["picture", "[i]n[/i]"]
+    assert rows == [[name, name] for name in SHOWN]
+    for name, shown in zip(NAMES, SHOWN, strict=True):
+        display.say(name, terminal)
+        assert terminal.file.getvalue().endswith(f"{shown}\n")
+
+
+def test_a_display_shows_names_as_they_are(terminal):
+    for name, shown in zip(NAMES, SHOWN, strict=True):
+        with display.Count(terminal, "[b]counting") as counted:
+            counted.update(1, 2, name)
+        assert shown in terminal.file.getvalue()
+        with display.Display(terminal, [("XS", name)]) as drawn:
+            drawn.listen(sweeps.Step(("XS", name), name, 0.5, Progress(0, 1, 2, 1.0, 0.5, 0.5, 0.1)))
+        assert f"{shown} XS, {shown}" in terminal.file.getvalue()
+    assert "[b]counting" in terminal.file.getvalue()
+
+
+def test_an_error_is_one_line_whatever_names_are_in_it(monkeypatch, capsys):
+    line = refused(monkeypatch, capsys, "audit", "[b]no\n\x1b[2Jwhere")
+    assert r"[b]no\n\x1b[2Jwhere" in line
+
+
+@pytest.mark.parametrize("option", ["--[bold]x", "q[/q]"])
+def test_typers_own_errors_show_names_as_they_are(option):
+    done = CliRunner().invoke(cli.app, ["count", option])
+    assert done.exit_code == 2
+    assert option in done.output
+
+
+def test_signs_that_the_terminal_lacks(tmp_path):
+    (tmp_path / "±é").mkdir()
+    own = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = called("count", "--layers", "aol", "--out", tmp_path / "±é", own=own)
+    assert r"\xb1\xe9" in done.stdout
+    assert "counts.csv" in done.stdout
+
+
+def test_home_is_found_after_an_equals_sign(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(cli.app, ["plan", "--csv=~/plan.csv", "--layers=aol"]).exit_code == 0
+    assert (tmp_path / "plan.csv").is_file()
+    (tmp_path / "mine.py").write_text((ROOT / "examples" / "my_layer.py").read_text())
+    mine = ["train", *TINY, "--epochs=1", "--learning-rate=0.05", "--layer=~/mine.py:MyConv", "--out=~/runs"]
+    assert CliRunner().invoke(cli.app, mine).exit_code == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    done = CliRunner().invoke(cli.app, ["audit", f"~/runs/{run.name}", "--layer=~/mine.py:MyConv"])
+    assert done.exit_code == 0, done.output
+    for arguments in (
+        ["verify", "--records=~/none"], ["predict", str(run), "~/none/a.png", "--layer=~/mine.py:MyConv"],
+        ["count", "--layers=aol,~/none/it.py:Conv"], ["measure", "--dataset=imagefolder:~/none"],
+        ["bench", "--against=authors:~/none"], ["batch", "~/none/it.ipynb", "--grid=a=1", "--out=~/batch"],
+        ["batch", str(ROOT / "notebooks/table1_complexity.ipynb"), "--grid=@~/none/g.yaml", "--out=~/batch"],
+    ):  # fmt: skip
+        line = refused(monkeypatch, capsys, *arguments)
+        assert f"{tmp_path}/none" in line
+        assert "~" not in line
+    assert not list(tmp_path.rglob("~*"))
+
+
+def test_a_tilde_within_a_name_is_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    out = tmp_path / "old~" / "~"
+    assert CliRunner().invoke(cli.app, ["count", "--layers=aol", f"--out={out}"]).exit_code == 0
+    assert (out / "counts.csv").is_file()
+
+
+def test_failures_are_counted_and_named():
+    with pytest.raises(LiprefError, match=r"^3 parts failed: a; b; c$"):
+        running.raise_failures(["a", "b", "c"], "parts")
+    with pytest.raises(LiprefError, match=r"^a$"):
+        running.raise_failures(["a"], "parts")
+    running.raise_failures([], "parts")
+
+
+def test_predict_shows_every_name_as_it_is(tmp_path):
+    config, data, spec = tiny()
+    experiment.execute(config, data, spec, tmp_path / "runs", device=CPU)
+    pictures = tmp_path / "pictures"
+    for name in (*NAMES, "line\nend"):
+        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(data.test.images[0, 0].numpy()).save(pictures / name, format="png")
+        (pictures / name).rename((pictures / name).with_suffix(".png"))
+    done = called("predict", tmp_path / "runs" / config.folder, pictures, own={"COLUMNS": "400"})
+    for shown in SHOWN:
+        assert f"{pictures}/{shown.removesuffix('.png')}.png " in done.stdout
+    assert "line" in done.stdout

@@ -132,3 +132,17 @@ def test_maxmin_loses_no_nan(graded):
     assert nan[0, :2, 0, 0].any()
     assert nan[1, 2:, 1, 1].any()
     assert nan.sum() <= 4
+
+
+@pytest.mark.parametrize("layer", ["aol", "standard"])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_batch_of_no_pictures(layer, training):
+    net = convnet("XS", layer, num_classes=7, image_size=8).train(training)
+    x = torch.zeros(0, 3, 8, 8, requires_grad=True)
+    logits = net(x)
+    assert logits.shape == (0, 7)
+    logits.sum().backward()
+    assert x.grad.shape == x.shape
+    assert all(not parameter.grad.any() for parameter in net.parameters() if parameter.grad is not None)
+    with pytest.raises(LiprefError, match=r"\(0, 3, 4, 8\)"):
+        net(torch.zeros(0, 3, 4, 8))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import matplotlib.colors
+import matplotlib.text
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from lipref.layers import LAYERS
 from lipref.layers.excluded import EXCLUDED
 from lipref.paths import ROOT
 from lipref.plots import scales
+from lipref.plots import style as looks
 
 FOUR = ("XS", "S", "M", "L")
 
@@ -235,3 +237,26 @@ def test_a_picture_that_was_shown_is_saved_as_one_that_was_not(tmp_path):
     picture = plots.exponents(table)
     assert picture._repr_png_() == picture._repr_png_()
     assert [path.read_bytes() for path in plots.save(picture, tmp_path / "seen")] == unseen
+
+
+@pytest.mark.parametrize("name", ["a$b$", "q$^$x", "a$"])
+def test_dollar_signs_of_a_name_are_no_formula(name, tmp_path):
+    figure = plots.accuracy(tables.accuracy(runs_table(dataset=name), name))
+    plots.save(figure, tmp_path / "figure")
+    named = [text for text in figure.findobj(matplotlib.text.Text) if name in text.get_text()]
+    assert named
+    assert not any(text.get_parse_math() for text in named)
+    plots.save(plots.blank(f"no run on {name}"), tmp_path / "blank")
+
+
+def test_powers_on_logarithmic_axes_are_formulas(tmp_path):
+    with looks.context():
+        figure = looks.new_figure(2.0)
+        axis = figure.subplots()
+        axis.set_yscale("log")
+        axis.plot([1, 2], [1e-9, 1e9])
+    plots.save(figure, tmp_path / "figure")
+    visible = (text for text in figure.findobj(matplotlib.text.Text) if text.get_visible())
+    powers = [text for text in visible if "10^" in text.get_text()]
+    assert powers
+    assert all(text.get_parse_math() for text in powers)

@@ -1,6 +1,9 @@
 """Comparisons of many runs: recipes, the search, processes, tables, and a user's own layer."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -170,3 +173,42 @@ def test_a_broken_layer_of_ones_own_is_refused_before_training(tmp_path, body, n
     assert len(done.stderr.strip().splitlines()) == 1
     assert named in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+BARE = """
+import sys
+from lipref import data, plans, sweeps
+plan = plans.make_plan(
+    dataset="digits", sizes=("XS",), layers=("aol", "standard"), seeds=(0,), budget="1 epoch", batch_size=50,
+    learning_rate=0.05, weight_decay=None, schedule="onecycle", device="cpu", out=sys.argv[1], jobs=2,
+    limit_train=200, limit_test=50,
+)
+for task, result in sweeps.run(plan, lambda step: None):
+    print(task, result)
+"""
+
+
+def test_a_script_without_a_main_guard_is_told_of_it(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(BARE)
+    command = [sys.executable, str(script), str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert all("__main__" in line and "killed" not in line for line in lines)
+
+
+def test_a_process_that_is_killed_is_told_as_killed(tmp_path):
+    source = (ROOT / "examples" / "my_layer.py").read_text()
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text(
+        f"{source}\n\nimport multiprocessing, os, signal\n"
+        "if multiprocessing.parent_process() is not None:\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = cli("reproduce", *TINY, *TABLE_ONLY, "--epochs", "1", "--learning-rate", "0.05", "--jobs", "2",
+               "--layers", f"{deadly}:MyConv,aol", "--out", tmp_path / "o",
+               check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert "killed" in done.stderr
+    assert "__main__" not in done.stderr

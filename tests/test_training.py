@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 from toy_training import SETTINGS, Synthetic, bits, build, undisturbed
 
 from lipref import workloads
@@ -222,3 +223,19 @@ def test_gradients_are_gone_before_the_next_forward_pass():
     assert len(seen) == 3 * len(list(model.parameters()))
     assert all(gradient is None for gradient in seen)
     assert any(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_data_loader_is_refused_in_one_line():
+    loader = DataLoader(TensorDataset(torch.rand(8, 3, 8, 8), torch.arange(8)), batch_size=SETTINGS.batch_size)
+    with pytest.raises(LiprefError, match=r"DataLoader.*lipref\.data\.Batches\(.*epoch\(epoch, start\)"):
+        train(build(), loader, SETTINGS)
+
+
+def test_a_batch_without_images_is_named():
+    class Holes(Synthetic):
+        def epoch(self, epoch, start=0):
+            for step, (images, labels) in enumerate(super().epoch(epoch, start), start):
+                yield (images[:0], labels[:0]) if step == 2 else (images, labels)
+
+    with pytest.raises(LiprefError, match="step 2 of epoch 0 has no images"):
+        train(build(), Holes(), SETTINGS)

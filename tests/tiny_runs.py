@@ -19,8 +19,8 @@ TABLE_ONLY = ["--no-measure", "--no-figures"]
 EXAMPLE = str(ROOT / "examples" / "my_layer.py") + ":MyConv"
 
 
-def cli(*arguments, check=True, **options):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+def cli(*arguments, check=True, own=None, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | (own or {})
     done = subprocess.run(
         [sys.executable, "-m", "lipref.cli", *map(str, arguments)],
         capture_output=True, text=True, env=environment, cwd=ROOT, check=False, **options,

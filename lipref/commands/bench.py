@@ -93,7 +93,7 @@ def bench(
     _show(plan, done)
     if done.time_is_up:
         raise typer.Exit(LEFT)
-    raise_failures([*done.failures.values(), *done.too_long], plan.rounds * len(plan.networks()), "measurements")
+    raise_failures([*done.failures.values(), *done.too_long], "measurements")
 
 
 def _measure(plan: BenchPlan, workers: dict[str, Worker], seconds: float | None, again: bool) -> slices.Slice:

@@ -106,7 +106,7 @@ def _one_after_the_other(parts: dict[str, Callable[..., None]], deadline: float 
         if ended:
             display.say(f"Left: {', '.join(list(parts)[place:])}; the same command goes on.")
             raise typer.Exit(LEFT)
-    raise_failures(failures, len(parts), "parts")
+    raise_failures(failures, "parts")
     display.say("Nothing is left.")
 
 

@@ -45,7 +45,7 @@ def figures(
         items, given = [item for item in items if "variant" in item.parameters], {"variant": variant}
     failures = do_figures(items, out, notebooks, given)
     display.say(f"{len(items) - len(failures)} of {len(items)} items drawn in {out}")
-    raise_failures(failures, len(items), "items")
+    raise_failures(failures, "items")
 
 
 def report(
@@ -78,4 +78,4 @@ def batch(
         raise stopped() from None
     display.say(f"{out / 'index.csv'}: {len(points)} combinations")
     failed = [f"{point.folder.name}: {point.note}" for point in points if point.status != "done"]
-    raise_failures(failed, len(points), "combinations")
+    raise_failures(failed, "combinations")

@@ -106,7 +106,7 @@ def race(
             display.say(f"failed: {line}")
         display.say(ended)
         raise typer.Exit(LEFT)
-    raise_failures(failures, total, "runs")
+    raise_failures(failures, "runs")
 
 
 def _positive(text: str, option: str) -> tuple[float, ...]:

@@ -93,7 +93,7 @@ def reproduce(
     plan = profiled.settled(plan, shape)
     records, failures = do_runs(plan)
     if not records:
-        raise_failures(failures, len(plan.tasks()), "comparisons")
+        raise_failures(failures, "comparisons")
     records = runs.beside(records, plan.out)
     paths = report.write(records, plan.out, f"1-Lipschitz layers on {records[0]['config']['dataset']}")
     display.print_table(display.console(), report.brief(records))
@@ -107,7 +107,7 @@ def reproduce(
     if figures:
         failures += _soundness(plan, records, data_root)
         failures += _draw(plan, cost_plan, budget=asked["budget"])
-    raise_failures(failures, len(plan.tasks()), "parts")
+    raise_failures(failures, "parts")
 
 
 def _soundness(plan: plans.Plan, records: Sequence[dict], root: Path | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -58,12 +59,12 @@ def stopped() -> typer.Exit:
     return typer.Exit(STOPPED)
 
 
-def raise_failures(failures: Sequence[str], total: int, what: str) -> None:
+def raise_failures(failures: Sequence[str], what: str) -> None:
     """One error for everything that failed, after everything else was done."""
     if len(failures) == 1:
         raise LiprefError(failures[0])
     if failures:
-        raise LiprefError(f"{len(failures)} of {total} {what} failed: {'; '.join(failures)}")
+        raise LiprefError(f"{len(failures)} {what} failed: {'; '.join(failures)}")
 
 
 def do_figures(
@@ -158,4 +159,9 @@ def _lead(folder: Path | None, failures: Sequence[str]) -> str:
     for what, name in (("Trained", "records.json"), ("Measured", "costs.json")):
         if folder is not None and (folder / name).is_file():
             text += f"\n\n**{what}:** {report.provenance(read(folder / name))}"
-    return text + "".join(f"\n\n**Missing:** {failure}" for failure in failures)
+    return text + "".join(f"\n\n**Missing:** {_plain(failure)}" for failure in failures)
+
+
+def _plain(text: str) -> str:
+    """Markdown that shows ``text`` as it is."""
+    return re.sub(r"[\\`*_\[\]<>&$~]", lambda found: f"&#{ord(found[0])};", text)

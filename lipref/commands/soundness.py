@@ -47,7 +47,7 @@ def soundness(
         display.print_table(display.console(), pd.DataFrame(products(out)).astype(str))
         names = [name for name in (CONSTANTS, PRICE, REFUTED) if (out / name).exists()]
         display.say(f"Tables: {', '.join(str(out / name) for name in names)}")
-    raise_failures(failures, len(runs), "runs")
+    raise_failures(failures, "runs")
 
 
 def do_soundness(

@@ -61,4 +61,4 @@ def train(
     records, failures = do_runs(plan)
     for record in records:
         display.print_place(display.console(), record, plan.out)
-    raise_failures(failures, 1, "comparisons")
+    raise_failures(failures, "comparisons")

@@ -19,6 +19,7 @@ from lipref.notebooks.kernels import one_line, runs
 from lipref.notebooks.map import Item
 from lipref.notebooks.parameters import check, read_notebook
 from lipref.runs import make_folder
+from lipref.sweeps import why_broken
 
 WORKERS = 4  # processes at the most
 
@@ -75,11 +76,12 @@ def draw_all(
     # Not forked: torch's threads would not survive it.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = {pool.submit(_drawn, item, out, given): item for item in items}
+        processes = list(pool._processes.values())
         try:
             for job in as_completed(jobs):
                 yield jobs[job], job.result()
         except BrokenProcessPool as error:
-            raise LiprefError("a process that drew was killed: free some memory and draw again") from error
+            raise LiprefError(why_broken(pool, processes)) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -113,7 +113,9 @@ def _gap_panel(axis: Axes, rows: pd.DataFrame, styles: dict) -> None:
     axis.set_yscale("log")
     axis.set_ylim(SMALLEST, 1)
     ticks = [10.0**power for power in range(-16, 1, 4)]
-    axis.set_yticks(ticks, ["0", *(f"$10^{{{round(math.log10(tick))}}}$" for tick in ticks[1:-1]), "1"])
+    axis.set_yticks(
+        ticks, ["0", *(f"$10^{{{round(math.log10(tick))}}}$" for tick in ticks[1:-1]), "1"], parse_math=True
+    )
     axis.minorticks_off()
     axis.set_xlim(-0.6, len(styles) - 0.4)
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=FONT - 1)

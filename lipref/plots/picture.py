@@ -4,6 +4,7 @@ from io import BytesIO
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterMathtext
 
 LAYOUT_DPI = 200
 
@@ -34,6 +35,15 @@ class Picture(Figure):
         own = self.dpi
         self.dpi = LAYOUT_DPI
         for _ in range(2):  # the second time from sensible places
+            self._write_powers()
             self.draw_without_rendering()
         self.dpi = own
+        self._write_powers()
         self.set_layout_engine("none")
+
+    def _write_powers(self) -> None:
+        """Have matplotlib's own labels of logarithmic axes read as formulas: the style turns them off for all text."""
+        for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
+            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                for label in axis.get_ticklabels(which="both"):
+                    label.set_parse_math(True)

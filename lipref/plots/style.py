@@ -124,6 +124,7 @@ def context() -> Iterator[None]:
         "legend.frameon": False,
         "pdf.fonttype": 42,  # TrueType, which publishers ask for
         "text.usetex": False,
+        "text.parse_math": False,  # a name may have dollar signs
     }
     with matplotlib.rc_context(settings):
         yield
