@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lipref.data import ImageData
-from lipref.data.pictures import read_picture
+from lipref.data.pictures import list_pictures, printable, read_picture, warn_left_out
 from lipref.errors import LiprefError
 
 Images = Tensor | np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -49,7 +49,8 @@ class Pictures:
 
     Args:
         images: uint8 pixels, ``(N, C, H, W)``, ``(N, H, W, C)`` or, of one channel, ``(N, H, W)``; a path of a picture
-            or of a folder (searched to the bottom, hidden files left out); or a list of paths.
+            or of a folder; or a list of paths. Folders are searched to the bottom, as `list_pictures` does, with a
+            warning for files that are no pictures. Files are turned upright as their EXIF orientation says.
         form: what the network takes.
         resize: bring square pictures of another side to the network's.
 
@@ -63,7 +64,7 @@ class Pictures:
             images = [images]
         if isinstance(images, list | tuple) and all(isinstance(path, str | os.PathLike) for path in images):
             self._source: Tensor | list[Path] = [file for path in images for file in _files(Path(path))]
-            self.names = pd.Index([str(file) for file in self._source], name="picture", dtype=object)
+            self.names = pd.Index([printable(file) for file in self._source], name="picture", dtype=object)
         elif isinstance(images, Tensor | np.ndarray):
             self._source = _pixels(images, form)
             self.names = pd.RangeIndex(len(self._source), name="picture")
@@ -124,18 +125,17 @@ def _pixels(images: Tensor | np.ndarray, form: InputFormat) -> Tensor:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    inside = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in readable and file.is_file())
-    files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    if not files:
-        raise LiprefError(f"{path}: no picture in this folder: give one with pictures, or the files")
-    return files
+    found, others = list_pictures(str(path))
+    warn_left_out(path, others, "no pictures of a known format")
+    if not found:
+        raise LiprefError(f"{printable(path)}: no picture in this folder: give one with pictures, or the files")
+    return sorted(map(Path, found))
 
 
 def _decode(file: Path, form: InputFormat) -> Tensor:
     picture = torch.from_numpy(read_picture(file).copy()).permute(2, 0, 1)
     if form.channels == 1:
         if not (picture == picture[:1]).all():
-            raise LiprefError(f"{file}: has colours, but this network takes grey pictures: convert it first")
+            raise LiprefError(f"{printable(file)}: has colours, but this network takes grey pictures: convert it first")
         picture = picture[:1]
     return picture

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from picture_files import refused, write_folder, write_picture
+from picture_files import refused, write_picture
 from PIL import Image
 
 from lipref import data
@@ -67,6 +67,51 @@ def test_incomplete_tiny_imagenet_is_refused(tmp_path):
     damaged(lambda f: (f / "val/images/val_1.JPEG").unlink(), "val_1.JPEG is missing")
     damaged(lambda f: write_picture(f / "val/images/val_9.JPEG"), "val_9.JPEG is not in val_annotations.txt")
     damaged(lambda f: shutil.rmtree(f / "train/n01"), "n01/images: missing or without pictures")
+
+
+def test_other_layouts_of_tiny_imagenet_are_named(tmp_path):
+    whole = write_tiny(tmp_path / "whole")
+
+    def other(change, odd):
+        root = tmp_path / "other"
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(whole, root / whole.name)
+        change(root / whole.name)
+        message = refused(f"holds {odd}, which is not the original layout", "tiny-imagenet-200", root=root)
+        assert "imagefolder:PATH" in message
+        assert "delete" not in message
+        return root / whole.name
+
+    def flat_train(folder):
+        for images in folder.glob("train/*/images"):
+            for file in images.iterdir():
+                file.rename(images.parent / file.name)
+            images.rmdir()
+
+    def classes_in_val(folder):
+        for row in (folder / "val/val_annotations.txt").read_text().splitlines():
+            file, wnid = row.split("\t")[:2]
+            (folder / "val" / wnid).mkdir(exist_ok=True)
+            (folder / "val/images" / file).rename(folder / "val" / wnid / file)
+        (folder / "val/images").rmdir()
+
+    def both(folder):
+        flat_train(folder)
+        classes_in_val(folder)
+        for file in (*folder.glob("*.txt"), *folder.glob("*/*.txt"), *folder.glob("*/*/*.txt")):
+            file.unlink()
+
+    def other_format(folder):
+        for file in folder.glob("*/*/images/*.JPEG"):
+            file.rename(file.with_suffix(".png"))
+
+    other(flat_train, "train/n01/n01_0.JPEG")
+    other(classes_in_val, "val/n0./val_.*.JPEG")
+    other(other_format, "train/n01/images/n01_0.png")
+    folder = other(both, "train/n01/n01_0.JPEG")
+    # The remedy works.
+    folder.rename(tmp_path / "mine")
+    assert data.load(f"imagefolder:{tmp_path / 'mine'}", root=tmp_path / "root").classes == ("n01", "n02")
 
 
 # --- downloads
@@ -179,11 +224,10 @@ def test_torchvision_waits_until_it_is_needed():
 
 @pytest.mark.parametrize("error", ["RuntimeError('operator torchvision::nms does not exist')", "ImportError('gone')"])
 def test_torchvision_that_does_not_load_is_named(tmp_path, monkeypatch, error):
-    write_folder(tmp_path / "pets")
     (tmp_path / "fake/torchvision").mkdir(parents=True)
     (tmp_path / "fake/torchvision/__init__.py").write_text(f"raise {error}\n")
     monkeypatch.syspath_prepend(tmp_path / "fake")
     for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, module)
-    message = refused("does not load with torch", f"imagefolder:{tmp_path / 'pets'}", root=tmp_path)
+    message = refused("does not load with torch", "cifar10", root=tmp_path)
     assert torch.__version__.split("+")[0] in message

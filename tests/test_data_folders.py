@@ -2,11 +2,18 @@
 
 import os
 import shutil
+import sys
+import unicodedata
 
 import numpy as np
 import pytest
 from picture_files import load_folder, refused, write_folder, write_picture
 from PIL import Image
+
+from lipref.errors import LiprefError
+from lipref.inputs import InputFormat, Pictures
+
+FORM = InputFormat(channels=3, image_size=8, levels=255, mean=[0.0] * 3, classes=["cat", "dog"])
 
 
 @pytest.fixture
@@ -90,17 +97,154 @@ def test_opaque_alpha_is_dropped_and_transparency_refused(folder, tmp_path):
     refused(r"cat/000\.png: has transparent pixels", f"imagefolder:{folder}", root=tmp_path)
 
 
-def test_sixteen_bit_pictures_are_refused(folder, tmp_path):
-    Image.fromarray(np.full((8, 8), 3000, dtype=np.uint16)).save(folder / "train/cat/000.png")
-    refused(r"cat/000\.png: has colour mode I;16", f"imagefolder:{folder}", root=tmp_path)
+SYSTEM_FOLDERS = ["__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", ".git"]
 
 
-def test_hidden_and_other_files_are_left_out(folder):
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", *SYSTEM_FOLDERS])
+def test_hidden_and_system_files_are_left_out(folder, name):
+    before = load_folder(folder)
+    for place in ("train", "test", "train/cat", "test/dog"):
+        write_picture(folder / place / name / "000.png", seed=99)
+        write_picture(folder / place / "._000.png", seed=99)
+        for file in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            (folder / place / file).write_text("x")
+    found = load_folder(folder)
+    assert found.classes == before.classes
+    assert found.fingerprint() == before.fingerprint()
+    assert len(Pictures(folder / "train", FORM)) == 8
+
+
+def test_files_that_are_left_out_are_counted(folder):
     before = load_folder(folder).fingerprint()
-    write_picture(folder / "train/cat/.ipynb_checkpoints/000.png", seed=99)
-    write_picture(folder / "train/cat/._000.png", seed=99)
-    (folder / "train/cat/notes.txt").write_text("x")
+    for file in ("train/cat/p.heic", "train/cat/deep/q.HEIC", "test/dog/notes.txt", "train/README"):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text("x")
+    with pytest.warns(UserWarning, match=r"pets: left out 4 file.*: 1 without suffix, 2 \.heic, 1 \.txt") as caught:
+        assert load_folder(folder).fingerprint() == before
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match=r"train/cat: left out 2 file.*: 2 \.heic"):
+        assert len(Pictures(folder / "train/cat", FORM)) == 4
+    (folder / "train/wolf").mkdir()
+    (folder / "train/wolf/p.heic").write_text("x")
+    refused(r"train/wolf: holds no picture, only \.heic", f"imagefolder:{folder}")
+
+
+def test_training_and_prediction_read_the_same_files(folder):
+    for suffix in Image.registered_extensions():
+        (folder / f"train/cat/x{suffix}").write_bytes((folder / "train/cat/000.png").read_bytes())
+    with pytest.warns(UserWarning, match="left out"):
+        training = int((load_folder(folder).train.labels == 0).sum())
+    with pytest.warns(UserWarning, match="left out"):
+        prediction = Pictures(folder / "train/cat", FORM)
+    assert len(prediction) == training
+    suffixes = {name.rpartition(".")[2] for name in prediction.names}
+    assert suffixes >= {"jpg", "jpeg", "jfif", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "gif", "jp2", "avif"}
+
+
+def test_order_is_that_of_torchvision(folder):
+    from torchvision.datasets import ImageFolder
+
+    for i, file in enumerate(
+        ("cat/b/1.png", "cat/b.c/1.png", "cat/B/1.png", "cat-2/1.png", "cat/a/z/1.png", "cat/1.JPG")
+    ):
+        write_picture(folder / "train" / file, seed=50 + i)
+        write_picture(folder / "test" / file, seed=80 + i)
+    found, expected = load_folder(folder), ImageFolder(folder / "train")
+    assert found.classes == tuple(expected.classes)
+    assert found.train.labels.tolist() == expected.targets
+    pixels = np.stack([np.asarray(image) for image, _ in expected])
+    assert np.array_equal(found.train.images.numpy().transpose(0, 2, 3, 1), pixels)
+
+
+# --- links
+
+
+@pytest.mark.parametrize("target", [".", "..", "../.."])
+def test_links_to_a_folder_above_are_not_followed(folder, target):
+    before = load_folder(folder).fingerprint()
+    os.symlink(target, folder / "train/cat/all")
     assert load_folder(folder).fingerprint() == before
+    assert len(Pictures(folder / "train", FORM)) == 8
+    assert len(Pictures(folder / "train/cat", FORM)) == 4
+    os.symlink(target, folder / "train/all")
+    assert load_folder(folder).fingerprint() == before
+
+
+def test_links_elsewhere_are_followed_once(folder, tmp_path):
+    before = load_folder(folder)
+    shutil.move(folder / "train/cat", tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", folder / "train/cat")
+    assert load_folder(folder).fingerprint() == before.fingerprint()
+    os.symlink(folder, tmp_path / "elsewhere/back")  # a loop over two links
+    os.symlink(tmp_path / "elsewhere", folder / "train/cat/again")
+    assert load_folder(folder).fingerprint() == before.fingerprint()
+    assert len(Pictures(folder / "train", FORM)) == 8
+
+
+def test_link_that_is_given_is_followed(folder):
+    os.symlink("..", folder / "up")
+    shutil.copytree(folder / "train", folder.parent / "other")
+    assert len(Pictures(folder / "up", FORM)) == 20
+
+
+def test_broken_links_and_unreadable_folders_are_refused(folder, tmp_path, monkeypatch):
+    os.symlink("nowhere", folder / "train/cat/x.png")
+    refused(r"cat/x\.png: not a file, or a broken link", f"imagefolder:{folder}", root=tmp_path)
+    with pytest.raises(LiprefError, match="broken link"):
+        Pictures(folder, FORM)
+    (folder / "train/cat/x.png").unlink()
+    (folder / "train/cat/deep").mkdir()
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    refused("cat/deep: Permission denied: make this folder readable", f"imagefolder:{folder}", root=tmp_path)
+
+
+# --- names of files and classes
+
+
+def test_classes_are_matched_by_their_normal_form(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    written = write_folder(tmp_path / "pets", classes=(composed, "cafg"))
+    (tmp_path / "pets/train" / composed).rename(tmp_path / "pets/train" / decomposed)
+    pets = load_folder(tmp_path / "pets")
+    assert pets.classes == ("cafg", composed)
+    for split, name in ((pets.train, "train"), (pets.test, "test")):
+        for label, called in enumerate(pets.classes):
+            expected = [pixels for path, pixels in written.items() if path.startswith(f"{name}/{called}/")]
+            found = split.images[split.labels == label].numpy().transpose(0, 2, 3, 1)
+            assert np.array_equal(found, np.stack(expected))
+    write_picture(tmp_path / "pets/train" / composed / "0.png")
+    refused("two folders are called 'café' but for Unicode's form", f"imagefolder:{tmp_path / 'pets'}", root=tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8_are_read_and_can_be_printed(tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    folder = tmp_path / odd / odd
+    write_folder(folder, classes=(odd, "dog"))
+    (folder / "train" / odd / "000.png").rename(folder / "train" / odd / f"{odd}.png")
+    for _ in range(2):  # the second time from the cache
+        pets = load_folder(folder, tmp_path / "root")
+        for text in (pets.name, pets.source, *pets.classes):
+            text.encode()
+    assert pets.classes == ("caf\\xe9", "dog")
+    pictures = Pictures(folder, FORM)
+    "".join(pictures.names).encode()
+    assert sum(map(len, pictures.batches(4))) == 12
+    for damage, name in ((b"x", odd), (b"", f"x.{odd}")):
+        (folder / "train" / odd / f"{name}.png").write_bytes(damage)
+        refused("not a readable picture", f"imagefolder:{folder}", root=tmp_path).encode()
+        (folder / "train" / odd / f"{name}.png").unlink()
+    shutil.rmtree(folder / "train" / odd)
+    refused("only in test: caf", f"imagefolder:{folder}", root=tmp_path).encode()
+    shutil.rmtree(folder / "train")
+    refused("has no folder 'train'", f"imagefolder:{folder}", root=tmp_path).encode()
 
 
 @pytest.mark.parametrize(
@@ -177,15 +321,20 @@ def test_changed_folder_is_read_again(folder, tmp_path):
     only_cache(tmp_path)
 
 
-def test_same_size_in_an_old_file_is_seen_by_its_time(folder, tmp_path):
+def test_same_size_and_time_in_a_changed_file_are_seen(folder, tmp_path):
     file = folder / "train/cat/000.bmp"
-    write_picture(file, seed=1)
+    for seed in (1, 2):
+        pixels = write_picture(file, seed=seed)
+        os.utime(file, (1, 1))
+        found = load_folder(folder, tmp_path).train.images.numpy().transpose(0, 2, 3, 1)
+        assert np.array_equal(found[0], pixels)
+
+
+def test_files_touched_come_from_the_cache(folder, tmp_path, monkeypatch):
     before = load_folder(folder, tmp_path).fingerprint()
-    size = file.stat().st_size
-    write_picture(file, seed=2)
-    os.utime(file, (1, 1))
-    assert file.stat().st_size == size
-    assert load_folder(folder, tmp_path).fingerprint() != before
+    os.utime(folder / "train/cat/000.png", (1, 1))
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("a picture was decoded again"))
+    assert load_folder(folder, tmp_path).fingerprint() == before
 
 
 def test_folders_alike_from_outside_do_not_share_a_cache(tmp_path):

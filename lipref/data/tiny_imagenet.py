@@ -4,13 +4,14 @@ from pathlib import Path
 
 from lipref.data.fetch import fetch
 from lipref.data.images import ImageData
-from lipref.data.pictures import Listing, read_pictures
+from lipref.data.pictures import Listing, list_pictures, read_pictures
 from lipref.errors import LiprefError
 
 FOLDER = "tiny-imagenet-200"
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
+LAYOUT = ("train/*/images/*.JPEG", "val/images/*.JPEG")
 AGAIN = "delete the folder to have it downloaded again"
 
 
@@ -21,16 +22,20 @@ def load_tiny_imagenet(root: Path) -> ImageData:
     the official test pictures are not public. Classes are in the order of their WordNet ids. ``root /
     "tiny-imagenet-200"`` is used as it is, or else downloaded.
 
-    Raises LiprefError when it cannot be downloaded or files are missing or damaged.
+    Raises LiprefError when it cannot be downloaded, has another layout, or files are missing or damaged.
     """
     fetch("Tiny ImageNet", URL, MD5, FOLDER, root)
     folder = root / FOLDER
-    wnids = sorted(row[0] for row in _rows(folder / "wnids.txt"))
-    words = {row[0]: row[-1].split(",")[0] for row in _rows(folder / "words.txt")}
-    if missing := [wnid for wnid in wnids if wnid not in words]:
-        raise LiprefError(f"{folder / 'words.txt'}: does not name {missing[0]}: {AGAIN}")
-    classes = tuple(f"{wnid} {words[wnid]}" for wnid in wnids)
-    train, test = read_pictures(folder, _train(folder, wnids), _validation(folder, wnids), classes, root)
+    try:
+        classes, train_files, test_files = _list(folder)
+    except LiprefError as error:
+        if odd := _other_layout(folder):
+            raise LiprefError(
+                f"{folder}: holds {odd}, which is not the original layout ({', '.join(LAYOUT)}): restore it, or rename "
+                "the folder and give it as imagefolder:PATH, which takes train/<class>/*, val/<class>/* and no test/"
+            ) from error
+        raise
+    train, test = read_pictures(folder, train_files, test_files, classes, root)
     return ImageData(
         name=FOLDER,
         train=train,
@@ -42,6 +47,22 @@ def load_tiny_imagenet(root: Path) -> ImageData:
         source=f"Le and Yang, Tiny ImageNet Visual Recognition Challenge (2015), {URL}",
         licence="ImageNet's terms of access: non-commercial research and education",
     )
+
+
+def _list(folder: Path) -> tuple[tuple[str, ...], Listing, Listing]:
+    wnids = sorted(row[0] for row in _rows(folder / "wnids.txt"))
+    words = {row[0]: row[-1].split(",")[0] for row in _rows(folder / "words.txt")}
+    if missing := [wnid for wnid in wnids if wnid not in words]:
+        raise LiprefError(f"{folder / 'words.txt'}: does not name {missing[0]}: {AGAIN}")
+    classes = tuple(f"{wnid} {words[wnid]}" for wnid in wnids)
+    return classes, _train(folder, wnids), _validation(folder, wnids)
+
+
+def _other_layout(folder: Path) -> Path | None:
+    """A training or validation picture where the original has none."""
+    places = (Path(file).relative_to(folder) for file in list_pictures(str(folder))[0])
+    found = (place for place in places if place.parts[0] in ("train", "val"))
+    return next((place for place in found if not any(place.match(pattern) for pattern in LAYOUT)), None)
 
 
 def _rows(file: Path) -> list[list[str]]:
