@@ -32,7 +32,8 @@ class Audit:
     ``bound`` is None where a part of the network proves nothing; ``unproved`` then has one line for each such part:
     its path in the model, its type and the reason. ``layers`` is a list of ``(path, type, (H, W), bound)`` of all
     modules except those that never expand by their type, bound None where there is none and size ``(1, 1)`` for
-    features. ``measured`` has the norms of layers that looked affine: numbers to look at, which no bound includes.
+    features. ``trusted`` names the user's layers, path and type, whose bound is taken at their author's word.
+    ``measured`` has the norms of layers that looked affine: numbers to look at, which no bound includes.
     ``shape`` is that of the image, ``(C, H, W)``: the bound holds for it alone.
     """
 
@@ -40,6 +41,7 @@ class Audit:
     layers: list[tuple[str, str, tuple[int, int], float | None]]
     unproved: list[str]
     measured: dict[str, float] = field(default_factory=dict)
+    trusted: list[str] = field(default_factory=list)
     shape: Shape | None = None
 
     def bound_for(self, shape: Iterable[int]) -> float | None:
@@ -99,7 +101,7 @@ def _audit(model: nn.Module, shape: Shape, *, check: bool, measure: bool, strict
         walk.visit("", _copied(model), shape, ())
     if not math.isfinite(walk.product):
         walk.unproved.append("the product of the layers' bounds overflows")
-    return Audit(None if walk.unproved else walk.product, walk.rows, walk.unproved, walk.measured, shape)
+    return Audit(None if walk.unproved else walk.product, walk.rows, walk.unproved, walk.measured, walk.trusted, shape)
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -118,7 +120,7 @@ class _Walk:
 
     def __init__(self, check: bool, measure: bool, strict: bool) -> None:
         self.check, self.measure, self.strict = check, measure, strict
-        self.product, self.rows, self.unproved, self.measured = 1.0, [], [], {}
+        self.product, self.rows, self.unproved, self.measured, self.trusted = 1.0, [], [], {}, []
 
     def visit(self, path: str, module: nn.Module | None, shape: Shape, above: tuple[nn.Module, ...]) -> Shape | None:
         """Audit one module on inputs of ``shape``; the shape of its outputs, or None where nothing can follow."""
@@ -173,6 +175,9 @@ class _Walk:
             bound = folded_bound(module, shape)
         elif callable(getattr(module, "lipschitz_bound", None)):
             bound = users.user_bound(module, _size(shape))
+            author = next(cls for cls in type(module).__mro__ if "lipschitz_bound" in vars(cls))
+            if not author.__module__.startswith("lipref."):
+                self.trusted.append(f"{path or 'model'} ({type(module).__name__})")
             if self.check and (reason := users.contradicted(module, bound, shape, out)):
                 raise Refused(reason)
         else:
