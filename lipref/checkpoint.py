@@ -85,31 +85,47 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tu
     text = labels.get("meta", "")
     if labels.get("sha256") != _digest(tensors, text):
         raise LiprefError(f"{path}: damaged, its SHA-256 does not match its contents: delete it or restore a copy")
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, json.loads(text)
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise LiprefError(f"{path}: its metadata are no JSON object: give a checkpoint that lipref wrote")
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, meta
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically: a temporary file in the same folder, flushed to the disk, then renamed.
+    """Write ``data`` to ``path``: a regular file atomically, a device, pipe or socket by writing to it.
+
+    Atomically is by a temporary file in the same folder, flushed to the disk, then renamed. A symbolic link stays, and
+    its target is written.
 
     Raises:
-        LiprefError: the file cannot be written; ``path`` is then as it was.
+        LiprefError: the file cannot be written, or is a folder; a regular file is then as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:  # fails for a folder
+                file.write(data)
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _remove_stale(path)
-    except OSError as error:
-        raise LiprefError(
-            f"{path}: cannot be written ({error.strerror or _one_line(error)}): choose another place or make room"
-        ) from None
+        os.replace(temporary, target)
+        _remove_stale(target)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or _one_line(error)
+        raise LiprefError(f"{path}: cannot be written ({reason}): choose another place or make room") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                temporary.unlink(missing_ok=True)
 
 
 def _remove_stale(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ from lipref import checkpoint
 from lipref.audit import Audit, network_bound
 from lipref.certify import EvaluationError, certify, margins
 from lipref.data import ImageData
-from lipref.errors import LiprefError
+from lipref.errors import LiprefError, whole_number
 from lipref.inputs import Images, InputFormat, Pictures
 from lipref.layers import LAYERS, LayerSpec, fresh_copy, resolve
 from lipref.nets import ConvNet, convnet
@@ -47,8 +48,8 @@ class Classifier:
     """A trained network, its proved Lipschitz bound, and predictions with certified radii.
 
     Attributes: ``model``, a copy in evaluation mode, free to be changed; ``config``, the run's; ``input``, the
-    `InputFormat`; ``path``, the weights' file, and ``sha256``, that of its bytes. Predictions are always those of the
-    stored weights.
+    `InputFormat`; ``path``, the weights' file, and ``sha256``, that of the function: the tensors, the network that they
+    are of and its input, whatever the bytes of the file. Predictions are always those of the stored weights.
     """
 
     def __init__(self, network: ConvNet, config: RunConfig, form: InputFormat, path: Path, sha256: str) -> None:
@@ -85,7 +86,8 @@ class Classifier:
         Without labels the predictions take their place. The radii are those of `lipref.certify.certify`.
 
         Raises:
-            LiprefError: a pixel above the levels, no pictures, or logits that are not finite.
+            LiprefError: pixels of another dtype or above the levels, labels that are none of the classes or not one
+            per picture, no pictures, or logits that are not finite.
         """
         found = []
         # Tensors on the device, as in lipref.data.pixels: CUDA divides by a Python number through its reciprocal.
@@ -94,6 +96,12 @@ class Classifier:
 
         def inputs() -> Iterator[tuple[Tensor, Tensor]]:
             for pixels, labels in batches:
+                if pixels.dtype != torch.uint8 or not len(pixels):
+                    raise LiprefError(
+                        f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: give uint8, not empty"
+                    )
+                if labels is not None:
+                    self._check_labels(labels, len(pixels))
                 if (top := int(pixels.max())) > self.input.levels:
                     raise LiprefError(
                         f"a pixel is {top}, but the network was trained on 0 to {self.input.levels}: "
@@ -111,6 +119,13 @@ class Classifier:
         predictions, margin = (torch.cat(part) for part in zip(*found, strict=True))
         radii = certificate.radii.clamp_min(0) if certificate.proved else torch.zeros_like(margin)
         return Outcome(predictions, margin, torch.nextafter(radii, torch.zeros_like(radii)))
+
+    def _check_labels(self, labels: Tensor, count: int) -> None:
+        if labels.dtype != torch.int64 or labels.shape != (count,):
+            raise LiprefError(f"labels are {labels.dtype} of shape {tuple(labels.shape)}: give int64 of ({count},)")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(self.classes):
+            raise LiprefError(f"labels from {low} to {high}: give 0 to {len(self.classes) - 1}, the network's classes")
 
     def predict(
         self, images: Images, batch_size: int = 256, progress: bool = False, resize: bool = False
@@ -133,8 +148,7 @@ class Classifier:
         Raises:
             LiprefError: pixels that are not uint8, another size without ``resize``, unreadable files, no pictures.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise LiprefError(f"batch_size={batch_size}: give a whole number of at least 1")
+        batch_size = whole_number("batch_size", batch_size)
         pictures = Pictures(images, self.input, resize)
 
         def batches() -> Iterator[tuple[Tensor, None]]:
@@ -206,16 +220,18 @@ def load(
         LiprefError: weights that are missing, damaged, not finite or of another network; a layer or data set that is
         not the run's.
     """
-    path = weights_file(path)
-    sha256 = file_sha256(path)
-    tensors, meta = checkpoint.load(path)
-    config = _config(path, meta)
-    form = _input_format(path, meta, config, data)
+    path, tensors, config, form = _read(path, data)
     spec = _layer(path, config, layer)
     if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise LiprefError(f"{path}: {bad[0]} is not finite: train the network again")
-    with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced at once
-        network = convnet(config.size, spec, len(form.classes), form.channels, form.image_size)
+    default = torch.get_default_dtype()
+    kinds = {tensor.dtype for tensor in tensors.values()}
+    try:  # a user's layer may know no other way to its dtype
+        torch.set_default_dtype(torch.float32 if torch.float32 in kinds else torch.float64)
+        with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced at once
+            network = convnet(config.size, spec, len(form.classes), form.channels, form.image_size)
+    finally:
+        torch.set_default_dtype(default)
     built = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in network.state_dict().items()}
     stored = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     if odd := sorted(name for name in built.keys() | stored.keys() if built.get(name) != stored.get(name)):
@@ -232,7 +248,27 @@ def load(
         network = network.to(device)
     except (RuntimeError, AssertionError) as error:
         raise LiprefError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}): give 'cpu'") from None
-    return Classifier(network, config, form, path, sha256)
+    return Classifier(network, config, form, path, _sha256(tensors, config, form))
+
+
+def weights_sha256(path: str | os.PathLike[str], data: ImageData | None = None) -> str:
+    """`Classifier.sha256` of the weights in ``path``; arguments and errors are those of `load`."""
+    _, tensors, config, form = _read(path, data)
+    return _sha256(tensors, config, form)
+
+
+def _read(
+    path: str | os.PathLike[str], data: ImageData | None
+) -> tuple[Path, dict[str, Tensor], RunConfig, InputFormat]:
+    path = weights_file(path)
+    tensors, meta = checkpoint.load(path)
+    config = _config(path, meta)
+    return path, tensors, config, _input_format(path, meta, config, data)
+
+
+def _sha256(tensors: dict[str, Tensor], config: RunConfig, form: InputFormat) -> str:
+    parts = [checkpoint.fingerprint(tensors), config.size, config.layer, config.layer_sha256, form.as_dict()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _config(path: Path, meta: dict) -> RunConfig:
@@ -269,12 +305,7 @@ def _layer(path: Path, config: RunConfig, layer: str | None) -> LayerSpec:
         return resolve(config.layer)
     if layer is None and config.layer not in LAYERS:
         raise LiprefError(f"{path} is a run of your own layer {config.layer}: give layer='path/to/file.py:Class'")
-    name = layer or config.layer
-    other = f"layer {name!r} is not that of {path}, whose file has SHA-256 {own[:16]}...: give the unchanged file"
-    place = Path(name.rpartition(":")[0])
-    if place.suffix == ".py" and place.is_file() and file_sha256(place) != own:
-        raise LiprefError(other)
-    spec = resolve(name)
-    if (spec.label, spec.source_sha256) != (config.layer, own):
-        raise LiprefError(other)
+    spec = resolve(layer or config.layer, own)
+    if spec.label != config.layer:
+        raise LiprefError(f"layer {layer!r} is not that of {path}, {config.layer}: give that")
     return spec

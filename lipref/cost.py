@@ -11,7 +11,7 @@ import torch
 
 import lipref
 from lipref import rounds as measuring  # beside the number of them
-from lipref.errors import LiprefError
+from lipref.errors import LiprefError, whole_number
 from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LayerSpec
 from lipref.memory import DEVICES
@@ -76,9 +76,8 @@ def configure(
     Raises:
         LiprefError: a number below 1, a network that does not exist, a device that is unknown or not there.
     """
-    for name, value in (("batch_size", batch_size), ("repeats", repeats), ("rounds", rounds)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise LiprefError(f"{name}={value!r}: give a whole number, at least 1")
+    batch_size, repeats = whole_number("batch_size", batch_size), whole_number("repeats", repeats)
+    rounds = whole_number("rounds", rounds)
     convnet(size, "standard", num_classes, channels, image_size, device="meta")  # refuses what it cannot build
     try:
         parsed = torch.device(device)

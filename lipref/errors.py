@@ -1,4 +1,6 @@
-"""The one exception that users are meant to see."""
+"""The one exception that users are meant to see, and the check of whole numbers."""
+
+import operator
 
 
 class LiprefError(ValueError):
@@ -7,3 +9,18 @@ class LiprefError(ValueError):
     The message is one line: it names the value that was refused and the remedy. The command line prints it without a
     traceback and exits with code 2.
     """
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """``value``, of any integral type but bool, as an int.
+
+    Raises:
+        LiprefError: no whole number, or one below ``least``.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < least:
+        raise LiprefError(f"{name}={value!r}: give a whole number of at least {least}")
+    return number

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipref.activations import MaxMin
-from lipref.errors import LiprefError
+from lipref.errors import LiprefError, whole_number
 from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, resolve
 from lipref.layers.kept import checked
 from lipref.layers.layout import in_order, laid_out, order_of
@@ -141,7 +141,10 @@ def convnet(
     """
     if size not in SIZES:
         raise LiprefError(f"unknown size {size!r}; known: {', '.join(SIZES)}")
-    if not isinstance(image_size, int) or image_size < 2 or image_size & (image_size - 1):
+    num_classes = whole_number("num_classes", num_classes)
+    in_channels = whole_number("in_channels", in_channels)
+    image_size = whole_number("image_size", image_size)
+    if image_size < 2 or image_size & (image_size - 1):
         raise LiprefError(
             f"image_size={image_size} is no power of two of at least 2; resize the images, to 32 for instance"
         )
@@ -149,12 +152,12 @@ def convnet(
     width = width_at(size, image_size)
     blocks = image_size.bit_length() - 1
     head = width << blocks
-    if not 1 <= in_channels <= width:
+    if in_channels > width:
         raise LiprefError(
             f"in_channels={in_channels} does not fit width {width} of size {size} at side {image_size}; "
             "use a larger size"
         )
-    if not 1 <= num_classes <= head:
+    if num_classes > head:
         raise LiprefError(
             f"num_classes={num_classes} exceeds the head's {head} outputs at size {size}; use a larger size"
         )

@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, dataclass, field
 
-from lipref.errors import LiprefError
+from lipref.errors import LiprefError, whole_number
 from lipref.losses import OFFSET, TEMPERATURE
 from lipref.speed import Speed
 
@@ -50,9 +50,7 @@ class Settings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "speed", Speed.of(self.speed))
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise LiprefError(f"{name}={value!r}: give a whole number, at least {least}")
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if self.seed >= 2**63:
             raise LiprefError(f"seed={self.seed}: give a whole number below 2**63")
         for name, fits, wanted in (

@@ -1,6 +1,7 @@
 """Attacks stay in their ball, succeed where they can, never inside a certified radius, and catch a bound that lies."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,16 +9,16 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from lipref import checkpoint, cli
+from lipref import checkpoint, cli, experiment
 from lipref.attacks import attack, edge_search, minimum_norm
 from lipref.attacks.campaign import Effort, run_campaign
-from lipref.attacks.loading import Target
+from lipref.attacks.loading import Target, load_target
 from lipref.audit import network_bound
 from lipref.certify import certify
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.nets import convnet
-from tests.tiny_runs import TINY
+from tests.tiny_runs import CPU, TINY, tiny
 
 QUICK = {"steps": 20, "restarts": 2}
 
@@ -246,6 +247,18 @@ def test_the_command_attacks_a_run(tmp_path):
             CliRunner().invoke(cli.app, [*few, *wrong], catch_exceptions=False)
     with pytest.raises(LiprefError, match=r"record\.json"):
         CliRunner().invoke(cli.app, ["attack", str(tmp_path)], catch_exceptions=False)
+
+
+def test_weights_of_another_run_are_refused(tmp_path):
+    folders = []
+    for seed in (0, 1):
+        config, data, spec = tiny(seed=seed)
+        experiment.execute(config, data, spec, tmp_path, device=CPU)
+        folders.append(tmp_path / config.folder)
+    assert load_target(folders[0], 3, CPU).names == [0, 1, 2]
+    shutil.copy(folders[1] / "weights.safetensors", folders[0])
+    with pytest.raises(LiprefError, match=r"not those of its record\.json"):
+        load_target(folders[0], 3, CPU)
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,55 @@ def test_leftovers_of_killed_writers_are_removed_once_they_are_old(saved):
     assert sorted(saved.parent.iterdir()) == sorted([saved, fresh, other])
 
 
+def test_metadata_that_are_no_object_are_refused(path):
+    for meta in ([1, 2], "text", 3, None):
+        checkpoint.save(path, {}, meta)
+        assert "no JSON object" in refusal(path)
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "real").mkdir()
+    target, link, dangling = tmp_path / "real" / "file", tmp_path / "link", tmp_path / "dangling"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    dangling.symlink_to(tmp_path / "new" / "file")
+    for path in (link, dangling):
+        checkpoint.replace_file(path, b"data")
+        assert path.is_symlink()
+        assert path.read_bytes() == b"data"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_device_and_a_pipe_are_written_through(tmp_path):
+    master, slave = os.openpty()
+    checkpoint.replace_file(os.ttyname(slave), b"data")
+    assert os.read(master, 99) == b"data"
+    os.close(slave)
+    os.close(master)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    checkpoint.replace_file(pipe, b"data")
+    assert os.read(reader, 99) == b"data"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_what_cannot_be_written_is_told_with_the_first_reason(tmp_path):
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (tmp_path / "file" / "x.csv", "Not a directory|File exists"),
+        (tmp_path / "file" / "further" / "x.csv", "Not a directory|File exists"),
+        (tmp_path / ("x" * 300), "File name too long"),
+        (tmp_path / "nul\0", "null byte"),
+        (tmp_path, "Is a directory"),
+    ):
+        with pytest.raises(LiprefError, match=f"cannot be written .*({reason})"):
+            checkpoint.replace_file(path, b"")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
 def test_the_file_obeys_the_umask(path):
     previous = os.umask(0o022)

@@ -1,5 +1,6 @@
 """Saved networks as certified classifiers: the same numbers as certification, and nothing else than what was saved."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -17,9 +18,12 @@ from typer.testing import CliRunner
 
 import lipref
 from lipref import certificates, checkpoint, cli, experiment
+from lipref.audit import network_bound
 from lipref.certify import RADII
-from lipref.data import pixels
+from lipref.data import Split, pixels
 from lipref.errors import LiprefError
+from lipref.layers import resolve
+from lipref.nets import convnet
 from lipref.paths import ROOT
 from lipref.rounding import evaluation_error
 
@@ -43,7 +47,7 @@ def classifier(runs):
 
 @pytest.fixture(scope="module")
 def certificate(classifier, runs):
-    return certificates.make(classifier, runs[1].test, "test")
+    return certificates.make(classifier, runs[1].test, "test", runs[1])
 
 
 @pytest.fixture
@@ -266,6 +270,14 @@ def test_damaged_certificates(certificate, runs, tmp_path):
         lambda tensors, meta: meta.update(bound=2 * meta["bound"]),
         lambda tensors, meta: meta.update(bound=0.5 * meta["bound"]),
         lambda tensors, meta: meta.update(bound=None),
+        lambda tensors, meta: meta["layers"][0].__setitem__(3, 2 * meta["layers"][0][3]),
+        lambda tensors, meta: meta["layers"][0].__setitem__(3, 0.5 * meta["layers"][0][3]),
+        lambda tensors, meta: meta["layers"][0].__setitem__(3, None),
+        lambda tensors, meta: meta.update(layers=[]),
+        lambda tensors, meta: meta.update(unproved=["head"]),
+        lambda tensors, meta: meta.update(trusted=["head (My)"]),
+        lambda tensors, meta: meta.update(rounding=not meta["rounding"]),
+        lambda tensors, meta: tensors["labels"].sub_(10),
         lambda tensors, meta: meta.update(statement="It is safe."),
     ],
 )
@@ -274,6 +286,226 @@ def test_edited_certificates_contradict_themselves(certificate, tmp_path, change
     certificates.write(path, certificate)
     saved_again(path, change)
     refused("contradicts itself", certificates.read, path)
+
+
+WRONG = [
+    None, True, 7, -1, 0.5, float(2**60), "text", [], [1], ["text"], [[]], [[1, 2, 3, 4]], {}, {"images": 50}, 10**400,
+]  # fmt: skip
+
+
+def fields(certificate, path):
+    certificates.write(path, certificate)
+    return checkpoint.load(path)
+
+
+def test_fields_of_wrong_types_are_refused(certificate, tmp_path):
+    path = tmp_path / "certificate.safetensors"
+    tensors, meta = fields(certificate, path)
+    for name, right in meta.items():
+        for wrong in WRONG:
+            free = {"environment": dict, "weights_sha256": str, "lipref": str}.get(name)
+            if wrong == right or (free is not None and isinstance(wrong, free)):
+                continue
+            checkpoint.save(path, tensors, meta | {name: wrong})
+            refused("contradicts itself|not a certificate", certificates.read, path)
+        checkpoint.save(path, tensors, {other: value for other, value in meta.items() if other != name})
+        refused("not a certificate", certificates.read, path)
+    checkpoint.save(path, tensors, meta)
+    certificates.read(path)
+
+
+@pytest.mark.parametrize("place", ["dataset", "split", "sha256", "images"])
+def test_data_of_wrong_types_are_refused(certificate, tmp_path, place):
+    path = tmp_path / "certificate.safetensors"
+    tensors, meta = fields(certificate, path)
+    data = meta["data"]
+    for wrong in WRONG:
+        if not isinstance(wrong, str) or place == "images":
+            checkpoint.save(path, tensors, meta | {"data": data | {place: wrong}})
+            refused("contradicts itself", certificates.read, path)
+    checkpoint.save(path, tensors, meta | {"data": {name: data[name] for name in data if name != place}})
+    refused("contradicts itself", certificates.read, path)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_layers_of_wrong_types_are_refused(certificate, tmp_path, place):
+    path = tmp_path / "certificate.safetensors"
+    tensors, meta = fields(certificate, path)
+    for wrong in WRONG:
+        if not isinstance(wrong, str) or place > 1:
+            row = list(meta["layers"][0])
+            row[place] = wrong
+            checkpoint.save(path, tensors, meta | {"layers": [row, *meta["layers"][1:]]})
+            refused("contradicts itself", certificates.read, path)
+
+
+@pytest.mark.parametrize("name", ["radii", "margins", "predictions", "labels"])
+def test_tensors_of_wrong_types_are_refused(certificate, tmp_path, name):
+    path = tmp_path / "certificate.safetensors"
+    tensors, meta = fields(certificate, path)
+    for wrong in (tensors[name].bool(), tensors[name][None], tensors[name][:0], torch.tensor(1.0)):
+        checkpoint.save(path, tensors | {name: wrong}, meta)
+        refused("contradicts itself", certificates.read, path)
+    values = tensors.pop(name)
+    checkpoint.save(path, tensors, meta)
+    refused("not a certificate", certificates.read, path)
+    checkpoint.save(path, tensors, meta | {name: values.tolist()})
+    refused("contradicts itself", certificates.read, path)
+
+
+def test_a_certificate_is_bound_to_the_function_not_to_the_bytes(certificate, runs, copied, tmp_path):
+    path, weights = tmp_path / "certificate.safetensors", copied / "weights.safetensors"
+    certificates.write(path, certificate)
+    tensors, meta = checkpoint.load(weights)
+    other_order = {name: meta[name] for name in reversed(meta)} | {"note": "of a rerun"}
+    checkpoint.save(weights, tensors, other_order)
+    assert weights.read_bytes() != (runs[0]["aol"] / "weights.safetensors").read_bytes()
+    assert certificates.read(path, copied).weights_sha256 == lipref.load(copied).sha256
+    for change in (
+        lambda tensors, meta: tensors["head.bias"][:1].add_(1),
+        lambda tensors, meta: tensors.update({"head.bias": tensors["head.bias"].double()}),
+        lambda tensors, meta: tensors.update({"head.bias": tensors["head.bias"][None]}),
+        lambda tensors, meta: meta["config"].update(layer="cpl"),
+        lambda tensors, meta: meta["config"].update(size="S"),
+        lambda tensors, meta: meta["config"].update(layer_sha256="0" * 64),
+        lambda tensors, meta: meta["input"].update(levels=15),
+        lambda tensors, meta: meta["input"].update(mean=[0.5]),
+        lambda tensors, meta: meta["input"]["classes"].reverse(),
+    ):
+        checkpoint.save(weights, tensors, meta)
+        saved_again(weights, change)
+        refused("other weights", certificates.read, path, copied)
+
+
+def test_a_certificate_of_weights_that_do_not_tell_their_input(copied, runs, certificate, tmp_path):
+    path = tmp_path / "certificate.safetensors"
+    certificates.write(path, certificate)
+    saved_again(copied / "weights.safetensors", lambda tensors, meta: meta.pop("input"))
+    refused("pass data=", certificates.read, path, copied)
+    certificates.read(path, copied, runs[1])
+
+
+def test_certificates_bound_to_the_bytes_of_the_weights_are_still_read(certificate, copied, tmp_path):
+    """As lipref wrote them before: no ``trusted``, format 1, the SHA-256 of the file."""
+    path, weights = tmp_path / "certificate.safetensors", copied / "weights.safetensors"
+    tensors, meta = fields(certificate, path)
+    del meta["trusted"]
+    meta |= {"certificate": 1, "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    checkpoint.save(path, tensors, meta)
+    old = certificates.read(path, copied)
+    certificates.write(path, old)
+    assert vars(certificates.read(path, copied)).keys() == vars(old).keys()
+    saved_again(weights, lambda tensors, meta: meta.update(note="other bytes"))
+    refused("other weights", certificates.read, path, copied)
+
+
+def test_the_weights_and_their_sha256_are_of_one_reading(copied, runs, monkeypatch):
+    """The file is exchanged right before its tensors are read."""
+    other = shutil.copytree(copied, copied.parent / "other")
+    saved_again(other / "weights.safetensors", lambda tensors, meta: tensors["head.bias"].add_(1))
+    expected, link, load = lipref.load(other), copied.parent / "link.safetensors", checkpoint.load
+
+    def exchanged(path):
+        link.unlink()
+        link.symlink_to(other / "weights.safetensors")
+        return load(path)
+
+    link.symlink_to(copied / "weights.safetensors")
+    monkeypatch.setattr(checkpoint, "load", exchanged)
+    found = lipref.load(link)
+    assert torch.equal(found.model.head.bias, expected.model.head.bias)
+    assert found.sha256 == expected.sha256
+
+
+def test_the_data_of_a_certificate_are_those_that_were_given(classifier, certificate, runs):
+    data = runs[1]
+    half = data.test.take(torch.arange(25))
+    relabelled = Split(data.test.images, data.test.labels.flip(0))
+    made = {
+        "test": (data.test, "test", data), "train": (data.train, "train", data), "half": (half, "test", data),
+        "relabelled": (relabelled, "test", data), "misnamed": (data.train, "test", data),
+        "unknown": (data.test, "test", None), "of another": (data.test, "test", lipref.data.load("digits")),
+    }  # fmt: skip
+    found = {name: certificates.make(classifier, *arguments).data for name, arguments in made.items()}
+    assert {name for name, about in found.items() if about["dataset"] == "digits"} == {"test", "train"}
+    assert all(found[name]["dataset"] == "other pictures" for name in found.keys() - {"test", "train"})
+    assert len({about["sha256"] for about in found.values()}) == 4
+    assert found["test"] == certificate.data
+    assert found["test"]["sha256"] == found["unknown"]["sha256"] == found["of another"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "match"),
+    [
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 10]), "labels from 0 to 10"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([-1, 0]), "labels from -1 to 0"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 2]), "labels are torch.int64"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([[0], [1]]), "labels are torch.int64"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0.0, 1.0]), "labels are torch.float32"),
+        (torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), "pixels are torch.float32"),
+        (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), "pixels are"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]), "shape"),
+    ],
+)
+def test_pictures_and_labels_that_do_not_fit_are_refused(classifier, images, labels, match):
+    refused(match, classifier.certify, [(images, labels)])
+
+
+def test_a_statement_names_the_layers_whose_bound_is_taken_at_its_authors_word(runs, tmp_path):
+    own, path = lipref.load(runs[0]["own"], layer=EXAMPLE), tmp_path / "certificate.safetensors"
+    certificate = certificates.make(own, runs[1].test, "test", runs[1])
+    assert "head (MyConv)" in certificate.trusted
+    assert len(certificate.trusted) == len(certificate.layers)
+    for named in ("given the bounds that the authors of first (MyConv), ", "head (MyConv) state, so that"):
+        assert named in certificate.statement
+    certificates.write(path, certificate)
+    assert certificates.read(path).trusted == certificate.trusted
+    saved_again(path, lambda tensors, meta: meta.update(trusted=[]))
+    refused("statement", certificates.read, path)
+    out = tmp_path / "shown.safetensors"
+    assert "given the bounds" in " ".join(invoked("certify", runs[0]["own"], "--layer", EXAMPLE, "--out", out).split())
+    assert "given the bounds" in " ".join(invoked("audit", runs[0]["own"], "--layer", EXAMPLE).split())
+    image = tmp_path / "digit.png"
+    Image.fromarray(runs[1].test.images[0, 0].numpy()).save(image)
+    shown = invoked("predict", runs[0]["own"], image, "--layer", EXAMPLE)
+    assert "given the bounds" in " ".join(shown.split())
+
+
+def test_a_librarys_own_bound_needs_no_ones_word(certificate):
+    assert certificate.trusted == []
+    assert "given" not in certificate.statement
+    four = resolve(f"{ROOT / 'examples' / 'soc4.py'}:SOC4").cls
+    assert network_bound(convnet("XS", four, image_size=8)).trusted == []
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.float16])
+def test_the_default_dtype_does_not_matter(runs, classifier, default):
+    images, own = runs[1].test.images[:5], lipref.load(runs[0]["own"], layer=EXAMPLE)
+    torch.set_default_dtype(default)
+    try:
+        again, other = lipref.load(runs[0]["aol"]), lipref.load(runs[0]["own"], layer=EXAMPLE)
+        assert torch.get_default_dtype() == default
+        for found, expected in ((again, classifier), (other, own)):
+            assert {p.dtype for p in found.model.parameters()} == {torch.float32}
+            pd.testing.assert_frame_equal(found.predict(images), expected.predict(images))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_weights_in_float64_are_loaded(copied, runs, classifier):
+    def double(tensors, meta):
+        tensors.update({name: value.double() for name, value in tensors.items() if value.is_floating_point()})
+
+    saved_again(copied / "weights.safetensors", double)
+    found = lipref.load(copied).predict(runs[1].test.images)
+    pd.testing.assert_frame_equal(found, classifier.predict(runs[1].test.images))
+
+
+def test_numpys_whole_numbers_will_do(classifier, runs):
+    images = runs[1].test.images[:7]
+    pd.testing.assert_frame_equal(classifier.predict(images, np.int64(3)), classifier.predict(images, 3))
+    for wrong in (True, 0, 2.0, "3", None):
+        refused("batch_size", classifier.predict, images, wrong)
 
 
 def invoked(*arguments):

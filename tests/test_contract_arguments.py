@@ -1,5 +1,6 @@
 """The contract of a layer's arguments: what is refused, what is taken, and how a user's own layer gets its name."""
 
+import numpy as np
 import pytest
 import torch
 from contract import METHODS, build
@@ -34,6 +35,17 @@ def assert_refused(text: str, call) -> None:
 def test_unsupported_arguments_are_refused(name, arguments, text):
     arguments = {"in_channels": 4, "out_channels": 4, "kernel_size": 3} | arguments
     assert_refused(text, lambda: METHODS[name](**arguments))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_any_whole_number_will_do(name, kind):
+    layer = METHODS[name](kind(4), kind(4), kind(3), padding=kind(1))
+    assert all(type(value) is int for value in (layer.in_channels, layer.out_channels, layer.kernel_size))
+    assert layer(torch.zeros(1, 4, 5, 6)).shape == (1, 4, 5, 6)
+    for wrong in (True, 4.0, "4", None, np.float64(4)):
+        assert_refused("channels=", lambda wrong=wrong: METHODS[name](wrong, wrong, 3))
+        assert_refused("kernel_size=", lambda wrong=wrong: METHODS[name](4, 4, wrong))
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].square_only])
@@ -83,3 +95,4 @@ def test_numbers_of_steps_are_checked():
     for name, option in (("cpl", "eval_iterations"), ("lot", "terms"), ("bcop", "iterations"), ("soc", "eval_terms")):
         with pytest.raises(LiprefError, match=option):
             LAYERS[name](2, 2, 3, **{option: 0})
+        assert type(getattr(LAYERS[name](2, 2, 3, **{option: np.int64(7)}), option)) is int

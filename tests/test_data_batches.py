@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -238,6 +239,16 @@ def test_unfit_batch_sizes_are_refused(batch_size):
         batches(source, batch_size)
     with pytest.raises(LiprefError, match=f"batch_size={batch_size}"):
         data.pixels(source.test, source, "cpu", torch.float32, batch_size)
+
+
+def test_any_whole_number_is_a_batch_size():
+    source = random_data()
+    assert type(batches(source, np.int64(8)).batch_size) is int
+    sizes = [len(labels) for _, labels in data.pixels(source.test, source, "cpu", torch.float32, np.uint8(3))]
+    assert sizes[0] == 3
+    assert sum(sizes) == len(source.test)
+    count = np.int64(source.num_classes)
+    assert len(data.splits.limit(source.train, count, source.num_classes, "limit_train")) == count
 
 
 @pytest.mark.parametrize(("epoch", "start", "match"), [(-1, 0, "epoch=-1"), (0, -1, "start=-1"), (0, 6, "start=6")])

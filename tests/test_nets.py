@@ -3,6 +3,7 @@
 import csv
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -74,6 +75,9 @@ def test_kernels_are_1x1_in_the_last_block_and_the_variant():
         (("XS", "aol", 10, 17), ("17", "16")),
         (("XS", "aol", 513), ("513", "512")),
         (("XS", "aol", 0), ("0",)),
+        (("XS", "aol", True), ("num_classes=True",)),
+        (("XS", "aol", 10, 3.0), ("in_channels=3.0",)),
+        (("XS", "aol", 10, 3, 32.0), ("image_size=32.0",)),
     ],
 )
 def test_refusals(arguments, names):
@@ -81,6 +85,14 @@ def test_refusals(arguments, names):
         convnet(*arguments)
     assert all(name in str(caught.value) for name in names)
     assert "\n" not in str(caught.value)
+
+
+def test_any_whole_number_will_do():
+    model = convnet("XS", "aol", np.int64(10), np.uint8(1), np.int32(8))
+    found = (model.num_classes, model.in_channels, model.image_size, model.width, model.logits.channels)
+    assert found == (10, 1, 8, 16, 10)
+    assert all(type(value) is int for value in found)
+    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_wrong_input_shape():

@@ -1,6 +1,8 @@
 import dataclasses
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -191,6 +193,12 @@ def test_settings_out_of_range(name, value):
     assert "\n" not in str(caught.value)
     if name == "schedule":
         assert "onecycle, paper, constant" in str(caught.value)
+
+
+def test_any_whole_number_is_recorded_as_one():
+    settings = Settings(epochs=np.int64(2), learning_rate=0.1, batch_size=np.uint8(9), seed=np.int32(0))
+    plain = Settings(epochs=2, learning_rate=0.1, batch_size=9)
+    assert json.dumps(settings.as_dict()) == json.dumps(plain.as_dict())
 
 
 def test_defaults_are_the_paper_s():

@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lipref import checkpoint
 from lipref.attacks.ball import Box
+from lipref.classifier import load as load_classifier
 from lipref.data import ImageData, load, pixels, validation_split
 from lipref.errors import LiprefError
-from lipref.layers import resolve
-from lipref.nets import ConvNet, convnet
+from lipref.nets import ConvNet
 from lipref.runs import read_record
 
 
@@ -53,21 +52,15 @@ def load_target(
         raise LiprefError(f"the run in {folder} diverged: give one that is done")
     config = record["config"]
     data = _data(config, dataset, data_root)
+    classifier = load_classifier(folder, data=data, layer=layer, device=device)
+    if classifier.config.digest != record["digest"]:
+        raise LiprefError(f"{folder}: the weights are not those of its record.json: give the folder as the run left it")
+    data = validation_split(data, config["validation"]) if config["validation"] else data
     if not 1 <= images <= len(data.test):
         raise LiprefError(f"--images {images}: give a number from 1 to {len(data.test)}, the run's test images")
-    spec = resolve(layer or config["layer"])
-    if (spec.label, spec.source_sha256) != (config["layer"], config["layer_sha256"]):
-        raise LiprefError(f"layer {layer or config['layer']!r} is not the one of this run, or its file has changed")
-    weights, _ = checkpoint.load(Path(folder) / "weights.safetensors")
-    model = convnet(config["size"], spec, data.num_classes, data.channels, data.image_size)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise LiprefError(f"{folder}: the weights do not fit this library's network ({reason})") from None
     x, labels = next(iter(pixels(data.test.take(torch.arange(images)), data, device, torch.float64, images)))
     mean = torch.tensor(data.mean, dtype=torch.float64, device=device)[:, None, None]
-    return Target(model.to(device).eval(), x, labels, list(range(images)), (-mean, 1 - mean), record)
+    return Target(classifier.model, x, labels, list(range(images)), (-mean, 1 - mean), record)
 
 
 def _data(config: dict, dataset: str | None, data_root: Path | None) -> ImageData:
@@ -81,4 +74,4 @@ def _data(config: dict, dataset: str | None, data_root: Path | None) -> ImageDat
         raise LiprefError(f"the run's data: {error} (give them with --dataset imagefolder:PATH)") from None
     if data.fingerprint() != config["data_sha256"]:
         raise LiprefError(f"{name}: these are not the pictures that the run was made with; give them with --dataset")
-    return validation_split(data, config["validation"]) if config["validation"] else data
+    return data

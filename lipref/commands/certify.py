@@ -48,12 +48,12 @@ def certify(
     config = read_config(run)
     data = _data_of(config, dataset, data_root)
     classifier = load(run, data=data, layer=layer, device=place)
+    config = classifier.config
     path = classifier.path.with_name(certificates.NAME) if out is None else out
     if path.is_dir() or path.resolve() == classifier.path.resolve():
         raise LiprefError(f"--out {path} is a folder or the weights themselves: give a file's name")
     held_out = validation_split(data, config.validation) if config.validation else data
-    name = f"validation, {config.validation:g} of the training pictures" if config.validation else "test"
-    certificate = certificates.make(classifier, held_out.test, name)
+    certificate = certificates.make(classifier, held_out.test, "validation" if config.validation else "test", data)
     certificates.write(path, certificate)
     frame = certificates.table(certificate)
     shown = pd.DataFrame({
@@ -63,6 +63,7 @@ def certify(
         "95 % interval": [f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in zip(frame["low"], frame["high"],
                                                                                          strict=True)],
     })  # fmt: skip
+    name = f"validation, {config.validation:g} of the training pictures" if config.validation else "test"
     display.say(f"{config.layer} {config.size} on {config.dataset}, {name}")
     display.print_table(display.console(), shown)
     batches = partial(pixels, held_out.test, data, place, torch.float64, 250)
@@ -96,7 +97,7 @@ def audit(checkpoint: Run, layer: Layer = None) -> None:
             for name, kind, size, bound in classifier.audit.layers]  # fmt: skip
     display.print_table(display.console(), pd.DataFrame(rows, columns=["layer", "type", "size", "Lipschitz bound"]))
     if classifier.bound is not None:
-        display.say(f"Product, rounded upwards: {classifier.bound!r}")
+        display.say(f"Product, rounded upwards: {classifier.bound!r}{certificates.given(classifier.audit.trusted)}")
     _say_proved(classifier)
 
 
@@ -121,6 +122,8 @@ def predict(
     if frame.attrs["resized"]:
         side = classifier.input.image_size
         display.say(f"Pictures were resized to {side}x{side}: a radius is one for the resized picture.")
+    if classifier.bound is not None and (given := certificates.given(classifier.audit.trusted)):
+        display.say(f"Radii are certified{given}")
     _say_proved(classifier)
     if csv is not None:
         display.say(f"Table: {csv}")

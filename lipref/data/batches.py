@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lipref.data.augment import crop_flip, randaugment
 from lipref.data.images import ImageData, Split
-from lipref.errors import LiprefError
+from lipref.errors import LiprefError, whole_number
 
 TOGETHER = 32  # batches at most
 BYTES = 2**28  # of them, in float32
@@ -43,13 +43,12 @@ class Batches:
         dtype: torch.dtype = torch.float32,
         augment: bool = True,
     ) -> None:
-        _check_batch_size(batch_size)
+        self.batch_size = whole_number("batch_size", batch_size)
         if split.images.shape[1:] != data.train.images.shape[1:]:
             found, wanted = tuple(split.images.shape[1:]), tuple(data.train.images.shape[1:])
             raise LiprefError(
                 f"the split's pictures are {found}, those of {data.name} {wanted}: give a split of {data.name}"
             )
-        self.batch_size = batch_size
         self.seed = seed
         self.augmentation = data.augmentation if augment else "none"
         self._images = split.images.to(device)
@@ -106,7 +105,7 @@ def pixels(
 
     Raises LiprefError for a batch size below 1 or a dtype that is not a floating one.
     """
-    _check_batch_size(batch_size)
+    batch_size = whole_number("batch_size", batch_size)
     normalise = _Normalise(data, device, dtype)
     parts = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
     return ((normalise(images.to(device)), labels.to(device)) for images, labels in parts)
@@ -127,11 +126,6 @@ class _Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         return images.to(self._work).div_(self._levels).sub_(self._mean).to(self._dtype)
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise LiprefError(f"batch_size={batch_size}: give a whole number of at least 1")
 
 
 def _seed(purpose: str, *numbers: int) -> int:

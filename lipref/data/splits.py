@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lipref.data.images import ImageData, Split
-from lipref.errors import LiprefError
+from lipref.errors import LiprefError, whole_number
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:
@@ -37,7 +37,8 @@ def limit(split: Split, count: int | None, num_classes: int, what: str) -> Split
     """
     if count is None:
         return split
-    if isinstance(count, bool) or not isinstance(count, int) or not num_classes <= count <= len(split):
+    count = whole_number(what, count, 0)
+    if not num_classes <= count <= len(split):
         raise LiprefError(
             f"{what}={count}: give a whole number from {num_classes} (one picture per class) to {len(split)} (all)"
         )

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lipref.errors import LiprefError
+from lipref.errors import LiprefError, whole_number
 from lipref.layers.complexity import Complexity
 from lipref.layers.folded import Folded
 from lipref.layers.kept import same_values
@@ -88,13 +88,9 @@ class LipschitzConv2d(nn.Module):
             if len(set(kernel_size)) != 1:
                 raise LiprefError(f"{method}: kernel_size={kernel_size} is not square; give one odd number")
             kernel_size = kernel_size[0]
-        for label, value in (
-            ("in_channels", in_channels),
-            ("out_channels", out_channels),
-            ("kernel_size", kernel_size),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise LiprefError(f"{method}: {label}={value!r} must be a whole number of at least 1")
+        in_channels = whole_number(f"{method}: in_channels", in_channels)
+        out_channels = whole_number(f"{method}: out_channels", out_channels)
+        kernel_size = whole_number(f"{method}: kernel_size", kernel_size)
         if kernel_size % 2 == 0:
             raise LiprefError(f"{method}: kernel_size={kernel_size} is even; use an odd one such as {kernel_size + 1}")
         for label, value in (("stride", stride), ("dilation", dilation), ("groups", groups)):
@@ -284,11 +280,10 @@ class LipschitzConv2d(nn.Module):
                 f"{type(self).__name__}: input of {x.dtype} meets weights of {dtype}; convert one with .to()"
             )
 
-    def _at_least_one(self, **counts: int | None) -> None:
-        """Refuse numbers of steps or terms below 1; None stands for a method's own choice."""
+    def _store_counts(self, **counts: int | None) -> None:
+        """Set numbers of steps or terms, at least 1, as attributes; None stands for a method's own choice."""
         for name, count in counts.items():
-            if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-                raise LiprefError(f"{type(self).__name__}: {name}={count!r} must be a whole number of at least 1")
+            setattr(self, name, None if count is None else whole_number(f"{type(self).__name__}: {name}", count))
 
     def _uniform_bias(self, fan_in: int) -> None:
         """PyTorch's default for biases: uniform within 1 / sqrt(fan_in)."""

@@ -51,8 +51,7 @@ class BCOPConv2d(KernelConv2d):
 
     def __init__(self, *args, iterations: int | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._at_least_one(iterations=iterations)
-        self.iterations = iterations
+        self._store_counts(iterations=iterations)
         small, large = sorted((self.in_channels, self.out_channels))
         self.matrix = nn.Parameter(empty((small, large), **self._factory))
         frames = empty((2 * (self.kernel_size - 1), large, large // 2), **self._factory)

@@ -49,8 +49,7 @@ class CPLConv2d(ResidualConv2d):
 
     def __init__(self, *args, eval_iterations: int | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._at_least_one(eval_iterations=eval_iterations)
-        self.eval_iterations = eval_iterations
+        self._store_counts(eval_iterations=eval_iterations)
         channels, k = self.in_channels, self.kernel_size
         side = 1 if k == 1 else self.SIDE
         self.weight = nn.Parameter(empty((channels, channels, k, k), **self._factory))

@@ -38,8 +38,7 @@ class LOTConv2d(FrequencyConv2d):
 
     def __init__(self, *args, terms: int = 10, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._at_least_one(terms=terms)
-        self.terms = terms
+        self._store_counts(terms=terms)
         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
         self.reset_parameters()

@@ -63,9 +63,8 @@ class SOCConv2d(LipschitzConv2d):
         self, *args, train_terms: int = 5, eval_terms: int | None = None, recompute: bool = False, **kwargs
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._at_least_one(train_terms=train_terms, eval_terms=eval_terms)
+        self._store_counts(train_terms=train_terms, eval_terms=eval_terms)
         self.recompute = recompute
-        self.train_terms, self.eval_terms = train_terms, eval_terms
         m, k = max(self.in_channels, self.out_channels), self.kernel_size
         self.kappa = 1.0 if k == 1 else 0.7
         self.weight = nn.Parameter(empty((m, m, k, k), **self._factory))

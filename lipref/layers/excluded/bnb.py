@@ -38,8 +38,7 @@ class BnBConv2d(KernelConv2d):
                 f"BnBConv2d: kernel_size={self.kernel_size}: it orthogonalises one matrix, so only kernel_size=1 is; "
                 "use a network with 1x1 kernels, such as XS_1x1"
             )
-        self._at_least_one(iterations=iterations)
-        self.iterations = iterations
+        self._store_counts(iterations=iterations)
         self.weight = nn.Parameter(empty((self.out_channels, self.in_channels, 1, 1), **self._factory))
         self.reset_parameters()
 

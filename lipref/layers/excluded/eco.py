@@ -45,10 +45,9 @@ class ECOConv2d(LipschitzConv2d):
         self, *args, allow_any_side: bool = False, train_terms: int = 5, eval_terms: int = 10, **kwargs
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._at_least_one(train_terms=train_terms, eval_terms=eval_terms)
+        self._store_counts(train_terms=train_terms, eval_terms=eval_terms)
         self.allow_any_side = allow_any_side
         self.proved = not allow_any_side or self.kernel_size == 1
-        self.train_terms, self.eval_terms = train_terms, eval_terms
         m = max(self.in_channels, self.out_channels)
         self.weight = nn.Parameter(empty(((self.kernel_size**2 + 1) // 2, m, m), **self._factory))
         self.reset_parameters()
