@@ -108,7 +108,7 @@ class Classifier:
                         "bring the pictures to these levels"
                     )
                 x = pixels.to(self._device).double().div_(levels).sub_(mean)
-                logits = self._network(x)
+                logits = self._network(x.clone())  # a module may work in place
                 index = logits.argmax(1)
                 labels = index if labels is None else labels.to(self._device)
                 found.append((index.cpu(), margins(logits, labels).cpu()))

@@ -114,7 +114,7 @@ def predict(
     console = display.console()
     frame = classifier.predict(pictures, progress=console.is_terminal, resize=resize)
     if csv is not None:
-        replace_file(csv, frame.to_csv().encode())
+        replace_file(csv, frame.to_csv().encode("utf-8", "surrogateescape"))  # a name as the file system has it
     # A radius is a guarantee: cut off, not rounded.
     radii = [f"{int(radius * 10**4) / 10**4:.4f}" for radius in frame["radius"]]
     shown = pd.DataFrame({"picture": frame.index, "class": frame["class"].to_numpy(), "radius": radii})
