@@ -114,12 +114,14 @@ def test_every_form_of_the_same_pictures(classifier, runs, tmp_path):
     expected = classifier.predict(images)
     for i, image in enumerate(images):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{i}.png")
-    (tmp_path / "notes.txt").write_text("no picture")
     files = [tmp_path / f"{i}.png" for i in range(4)]
     for same in (images.numpy(), images[:, 0], images.permute(0, 2, 3, 1), images.numpy()[::-1][::-1], files, tmp_path):
         found = classifier.predict(same)
         pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True))
     assert list(found.index) == [str(file) for file in files]
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.warns(UserWarning, match=r"left out 1 file.*1 \.txt"):
+        assert list(classifier.predict(tmp_path).index) == [str(file) for file in files]
 
 
 @pytest.mark.parametrize(
