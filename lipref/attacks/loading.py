@@ -52,7 +52,8 @@ def load_target(
         raise LiprefError(f"the run in {folder} diverged: give one that is done")
     config = record["config"]
     data = _data(config, dataset, data_root)
-    classifier = load_classifier(folder, data=data, layer=layer, device=device)
+    other = None if layer == config["layer"] else layer  # a run's own name needs no file
+    classifier = load_classifier(folder, data=data, layer=other, device=device)
     if classifier.config.digest != record["digest"]:
         raise LiprefError(f"{folder}: the weights are not those of its record.json: give the folder as the run left it")
     data = validation_split(data, config["validation"]) if config["validation"] else data
