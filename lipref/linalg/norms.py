@@ -9,9 +9,6 @@ from lipref.errors import LiprefError
 from lipref.linalg.eigenvalues import UNIT_ROUNDOFF, largest_eigenvalue_bound, nan_max
 from lipref.linalg.spectrum import kernel_symbol
 
-# Squares of smaller entries underflow; the number of entries times the largest bounds every norm.
-SMALLEST = 2.0**-480
-
 
 def norm_bound(matrices: Tensor, entry_error: float = 0.0) -> float:
     """Upper bound of the largest spectral norm in a batch ``(..., m, n)``, float64 or complex128.
@@ -27,8 +24,6 @@ def norm_bound(matrices: Tensor, entry_error: float = 0.0) -> float:
     largest_entry = float(parts.abs().max()) if matrices.numel() else 0.0
     if largest_entry == 0 or not math.isfinite(largest_entry):
         return largest_entry + entry_error
-    if largest_entry < SMALLEST:
-        return math.nextafter(2 * matrices.shape[-2] * matrices.shape[-1] * largest_entry, 1) + entry_error
     scale = 2.0 ** (math.frexp(largest_entry)[1] - 1)  # the largest number has the exponent 1024, which overflows
     matrices = matrices / scale
     rows = matrices.shape[-2]
@@ -36,7 +31,7 @@ def norm_bound(matrices: Tensor, entry_error: float = 0.0) -> float:
     # The factor 16 covers the constants of complex products.
     frobenius = float(gram.diagonal(dim1=-2, dim2=-1).real.sum(-1).max())
     largest = largest_eigenvalue_bound(gram) + 16 * UNIT_ROUNDOFF * rows * frobenius
-    return (math.sqrt(largest) * scale + entry_error) * (1 + 4 * UNIT_ROUNDOFF)
+    return math.nextafter((math.sqrt(largest) * scale + entry_error) * (1 + 4 * UNIT_ROUNDOFF), math.inf)
 
 
 def torus_margin(k: int, padding_mode: str) -> int:
@@ -59,8 +54,9 @@ def conv_norm_bound(weight: Tensor, size: tuple[int, int], padding_mode: str) ->
         )
     weight = weight.detach().to(torch.float64)
     largest = float(weight.abs().max()) if weight.numel() else 0.0
-    if 0 < largest < SMALLEST:
-        return math.nextafter(2 * weight.numel() * largest, 1)
+    if 0 < largest < 2.0**-480:  # squares underflow
+        scale = 2.0 ** math.frexp(largest)[1]
+        return math.nextafter(conv_norm_bound(weight / scale, size, padding_mode) * scale, math.inf)
     if k == 1:  # one tap: the same matrix at every frequency
         return norm_bound(weight[:, :, 0, 0])
     more = torus_margin(k, padding_mode)
