@@ -14,11 +14,11 @@ PACKAGE = Path(lipref.__file__).resolve().parent
 
 # Modules and packages that decide the numbers of a run, and of a measurement.
 RUN = (
-    "activations", "allocator", "audit", "capture", "certify", "data", "divergence", "experiment", "forward", "layers",
+    "activations", "audit", "capture", "certify", "data", "divergence", "experiment", "forward", "layers",
     "linalg", "losses", "nets", "resuming", "rounding", "settings", "speed", "stepping", "training", "updates",
 )  # fmt: skip
 COST = (
-    "activations", "allocator", "capture", "certify", "cost", "divergence", "evaluation", "forward", "layers", "linalg",
+    "activations", "capture", "certify", "cost", "divergence", "evaluation", "forward", "layers", "linalg",
     "losses", "memory", "nets", "resuming", "rounds", "settings", "speed", "stepping", "training", "updates",
     "workloads",
 )  # fmt: skip

@@ -13,8 +13,6 @@ from lipref.activations import MaxMin
 from lipref.errors import LiprefError, whole_number
 from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, resolve
 from lipref.layers.kept import checked
-from lipref.layers.layout import in_order, laid_out, order_of
-from lipref.linalg.cuda_kernels import stands_for_others
 
 BASE_WIDTH = {"XS": 16, "S": 32, "M": 64, "L": 128}
 SIZES = (*BASE_WIDTH, *(f"{size}_1x1" for size in BASE_WIDTH))
@@ -36,25 +34,6 @@ class PadChannels(nn.Module):
         return f"{self.channels}"
 
 
-class _First(torch.autograd.Function):
-    """The first channels of images ``(N, C, H, W)``, with a gradient in the images' own order in memory."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, channels: int) -> Tensor:
-        return x[:, :channels].clone(memory_format=torch.preserve_format)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        ctx.rest = inputs[0].shape[1] - inputs[1]
-        ctx.order = order_of(inputs[0])
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return F.pad(in_order(grad, ctx.order), (0, 0, 0, 0, 0, ctx.rest)), None
-
-
 class FirstChannels(nn.Module):
     """The first ``channels`` channels (or features) of ``(N, C, ...)``: a projection, 1-Lipschitz."""
 
@@ -63,8 +42,7 @@ class FirstChannels(nn.Module):
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        ordered = self.training and x.dim() == 4 and not stands_for_others(x) and not x.is_contiguous()
-        return _First.apply(x, self.channels) if ordered and torch.is_grad_enabled() else x[:, : self.channels]
+        return x[:, : self.channels]
 
     def extra_repr(self) -> str:
         return f"{self.channels}"
@@ -89,11 +67,7 @@ class ConvNet(nn.Sequential):
             )
         if not len(x):  # which torch's pixel unshuffle would leave as it is
             return self.forward(F.pad(x, (0,) * 7 + (1,)))[:0]
-        if self.training:
-            for module in self:
-                x = module(laid_out(x, module))
-            return x
-        if not x.is_cuda:
+        if self.training or not x.is_cuda:
             return super().forward(x)
         with checked(module for module in self.modules() if isinstance(module, LipschitzConv2d)):
             return super().forward(x)

@@ -1,11 +1,9 @@
 """One training run: resumable at any step, independent of the global random state, stopped by the first NaN."""
 
-import contextlib
 import hashlib
 import math
 import os
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lipref.allocator import freed_memory_kept
 from lipref.divergence import find_fault
 from lipref.errors import LiprefError
 from lipref.resuming import Position, State
@@ -132,7 +129,7 @@ def train(
     model.train()
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     try:
-        with torch.random.fork_rng(devices), run.memory():
+        with torch.random.fork_rng(devices):
             diverged = run.go(path, checkpoint_seconds, on_progress)
     finally:
         run.forward.close()
@@ -170,9 +167,6 @@ class RepeatedStep:
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, settings: Settings) -> None:
         self._run = _Run(model, [(images, labels)], settings, "")
         self._batch = images, labels
-        memory = contextlib.ExitStack()
-        memory.enter_context(self._run.memory())
-        weakref.finalize(self, memory.close)
         model.train()
 
     def __call__(self) -> dict[str, Any] | None:
@@ -217,11 +211,6 @@ class _Run:
     @property
     def steps_done(self) -> int:
         return self.position.epoch * self.steps_per_epoch + self.position.step
-
-    def memory(self) -> contextlib.AbstractContextManager[None]:
-        """How the process deals with freed memory while this run trains."""
-        on_cpu = any(parameter.device.type == "cpu" for parameter in self.parameters.values())
-        return freed_memory_kept() if on_cpu else contextlib.nullcontext()
 
     def go(
         self, path: Path | None, checkpoint_seconds: float, on_progress: Callable[[Progress], None] | None

@@ -13,7 +13,7 @@ FLOORS = [
     {"linalg", "random_search"},
     {"activations", "layers"},
     {"nets"},
-    {"losses", "data", "certify", "audit", "checkpoint", "divergence", "memory", "names", "speed", "allocator"},
+    {"losses", "data", "certify", "audit", "checkpoint", "divergence", "memory", "names", "speed"},
     {"rounding", "heads", "precision", "forward"},
     {"settings", "published", "plots", "capture"},
     {"updates", "evaluation"},

@@ -22,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from lipref.counting.formulas import FLOPS_PER_MAC, formulas, is_light
 from lipref.errors import LiprefError
 from lipref.layers import LipschitzConv2d
-from lipref.linalg.by_hand import direct_ways
 
 INPUT, PARAMETER, WHOLE = "input", "parameter", "whole"
 SEED = 0
@@ -93,7 +92,7 @@ def count_layer(
 
 
 def _prepared(layer: LipschitzConv2d, shape: tuple[int, ...]) -> tuple[_Watched, dict[str, Tensor]]:
-    with direct_ways(), _watch() as watched:
+    with _watch() as watched:
         operator = layer.prepare(shape[-2:])
     return watched, operator
 

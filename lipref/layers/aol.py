@@ -10,8 +10,8 @@ from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
+from lipref.linalg.gram import absolute_gram
 from lipref.linalg.norms import UNIT_ROUNDOFF
-from lipref.linalg.self_correlation import absolute_gram, absolute_grams
 
 
 @register("aol")
@@ -49,24 +49,8 @@ class AOLConv2d(KernelConv2d):
         nn.init.orthogonal_(self.weight)
 
     def effective_kernel(self) -> Tensor:
-        return self.weight * self._scale()[:, None, None]
-
-    def _scale(self) -> Tensor:
-        return (absolute_gram(self.weight).sum(1) + self.EPSILON).rsqrt()
-
-    def prepare(self, size: Size) -> Operator:
-        if not self.training or self.weight.device.type != "cpu" or type(self) is not AOLConv2d:
-            return super().prepare(size)
-        return self.with_bias({"weight": self.weight, "scale": self._scale()})
-
-    def transform(self, x: Tensor, operator: Operator) -> Tensor:
-        if "scale" in operator:  # of the kernel or of the images, whichever is smaller
-            scale, weight = operator["scale"][:, None, None], operator["weight"]
-            if x.numel() < weight.numel() and x.dtype == scale.dtype:
-                x = x * scale
-            else:
-                operator = operator | {"weight": weight * scale}
-        return super().transform(x, operator)
+        row_sums = absolute_gram(self.weight).sum(1)
+        return self.weight * (row_sums + self.EPSILON).rsqrt()[:, None, None]
 
     def likeness(self, size: Size | None = None) -> Hashable | None:
         return self._likeness_on_cuda(AOLConv2d) if self.kernel_size in (1, 3) else None
@@ -74,7 +58,7 @@ class AOLConv2d(KernelConv2d):
     @classmethod
     def prepare_alike(cls, layers: Sequence[AOLConv2d], size: Size | None = None) -> list[Operator]:
         weights = stack([layer.weight for layer in layers])
-        row_sums = absolute_grams(weights).sum(-1)
+        row_sums = absolute_gram(weights).sum(-1)
         kernels = weights * (row_sums + cls.EPSILON).rsqrt()[:, None, :, None, None]
         return [layer.with_bias({"weight": kernel}) for layer, kernel in zip(layers, kernels.unbind(), strict=True)]
 

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from lipref.errors import LiprefError, whole_number
 from lipref.layers.complexity import Complexity
 from lipref.layers.folded import Folded
 from lipref.layers.kept import same_values
-from lipref.linalg.by_hand import derives_backwards
 from lipref.linalg.rounding import RoundingBound
 
 Operator = dict[str, Tensor]
@@ -22,6 +22,11 @@ Size = tuple[int, int]
 
 _PREPARING = {"prepare", "effective_kernel", "raw_kernel", "constrain", "step"}
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+def derives_backwards() -> bool:
+    """Whether derivatives are autograd's usual ones, and not those of torch.func or of forward mode."""
+    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 def in_backward() -> bool:
@@ -63,7 +68,6 @@ class LipschitzConv2d(nn.Module):
     padding_modes: ClassVar[tuple[str, ...]] = ("circular", "zeros")
     default_padding: ClassVar[str] = "circular"
     square_only: ClassVar[bool] = False
-    convolves: ClassVar[bool] = False  # `transform` is convolutions and what goes entry by entry
     capturable: ClassVar[bool] = False  # a CUDA graph may hold `prepare` in training: it waits for no device, but
     asks: ClassVar[bool] = False  # where it does so by `lipref.linalg.asking`
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
 from lipref.layers.base import Operator, Size
@@ -13,7 +14,6 @@ from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
 from lipref.linalg.norms import nan_max
 from lipref.linalg.polar import polar_factor
-from lipref.linalg.projector_products import projector_products
 
 FILLS = 512  # channels from which a product of matrices occupies a CPU by itself, and a batch of them is no quicker
 
@@ -92,7 +92,7 @@ class BCOPConv2d(KernelConv2d):
         """``(..., C_out, C_in, k, k)`` from parameters with the same leading dimensions."""
         # The transposed H, from the left: the kernel's own order where C_in <= C_out.
         frames = polar_factor(frames, self.iterations)
-        kernel = projector_products(polar_factor(matrix.mT, self.iterations), frames)
+        kernel = _projector_products(polar_factor(matrix.mT, self.iterations), frames)
         return kernel.transpose(-4, -3) if self.in_channels > self.out_channels else kernel
 
     def likeness(self, size: Size | None = None) -> Hashable | None:
@@ -119,3 +119,22 @@ class BCOPConv2d(KernelConv2d):
         return Complexity(
             "conv", v["C"], v["M"], "BnB and matrix products", c**3 * k * t + c**3 * k**3, c**2 * k * t + c**2 * k**3
         )
+
+
+def _projector_products(matrix: Tensor, frames: Tensor) -> Tensor:
+    """``(..., n, m, k, k)``: the kernel ``(M_1 * M_2 * ... * M_{k-1}) H``, * being the convolution of taps of matrices.
+
+    ``M_i`` has the 2x2 taps ``[[P Q, (I - P) Q], [P (I - Q), (I - P)(I - Q)]]`` transposed, P and Q the projectors on
+    the ranges of two frames: each projector turns the taps B_t along one axis, the first along the columns, into
+    ``P B_t + (I - P) B_{t-1}``, one more.
+
+    Args:
+        matrix: H, ``(..., n, m)``.
+        frames: ``(..., 2 (k - 1), n, r)``, each with orthonormal columns.
+    """
+    blocks = matrix[..., None, None, :]
+    for index, frame in enumerate(frames.unbind(-3)):
+        projected = (frame @ (frame.mT @ blocks.flatten(-3))).view(blocks.shape)
+        axis = (0, 0, 0, 0) if index % 2 else (0, 0)  # of `F.pad`, from the last one on: outputs, then columns
+        blocks = F.pad(projected, (*axis, 0, 1)) + F.pad(blocks - projected, (*axis, 1, 0))
+    return blocks.movedim(-1, -3).contiguous()

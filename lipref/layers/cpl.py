@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
-from lipref.layers.base import Operator, Size, in_backward
+from lipref.layers.base import Size, in_backward
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
 from lipref.linalg.norms import conv_norm_bound, nan_max, torus_margin
-from lipref.linalg.padding import conv2d_same
-from lipref.linalg.power import power_iterations
+from lipref.linalg.padding import circular_pad, conv2d_same
 
 
 @register("cpl")
@@ -60,7 +57,7 @@ class CPLConv2d(ResidualConv2d):
         nn.init.xavier_normal_(self.weight)
         self._uniform_bias(self.in_channels * self.kernel_size**2)
         with torch.no_grad():
-            self.u.copy_(power_iterations(self.weight[None], torch.randn_like(self.u), self.WARM_UP)[0])
+            self.u.copy_(self._power_iterations(torch.randn_like(self.u), self.WARM_UP)[0])
 
     def _torus(self, size: Size) -> Size:
         """Sides of the map on images of ``size``."""
@@ -82,11 +79,27 @@ class CPLConv2d(ResidualConv2d):
             u = F.normalize(corner.flatten(), dim=0).view_as(corner)
             return torch.linalg.vector_norm(conv2d_same(u, self.weight, None, "circular"))
         start = self._corner(*self._start_of_pass(self.u), size) if self.training else corner
-        u, sigma = power_iterations(self.weight[None], start, iterations)
+        u, sigma = self._power_iterations(start, iterations)
         if self.training and not in_backward():
             with torch.no_grad():
                 corner.copy_(u)
-        return sigma[0]
+        return sigma
+
+    def _power_iterations(self, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+        """``u <- K^T v / ||K^T v||`` with ``v = K u / ||K u||`` on the torus of ``u`` ``(1, C, H, W)``.
+
+        Also the last ``||K^T v||``, an estimate from below, ``v^T K u`` with the new u: also in its gradient by K, for
+        which v is constant.
+        """
+        k, tiny = self.kernel_size, torch.finfo(u.dtype).tiny
+        for _ in range(iterations):
+            with torch.no_grad():
+                v = conv2d_same(u, self.weight, None, "circular")
+                v = v / torch.linalg.vector_norm(v).clamp_min(tiny)
+            image = F.conv_transpose2d(circular_pad(v, k // 2), self.weight, padding=k - 1)
+            sigma = torch.linalg.vector_norm(image)
+            u = image.detach() / sigma.detach().clamp_min(tiny)
+        return u, sigma
 
     def step(self, size: Size) -> Tensor:
         if self.training:
@@ -96,23 +109,6 @@ class CPLConv2d(ResidualConv2d):
         else:
             squared = self.weight.new_tensor(conv_norm_bound(self.weight, size, self.padding_mode) ** 2 * (1 + 1e-14))
         return 2 / (squared + self.EPSILON)
-
-    def likeness(self, size: Size | None = None) -> Hashable | None:
-        if not self.track_power_vectors or (size is None and self.kernel_size > 1):
-            return None
-        alike = self._likeness_on_cuda(CPLConv2d)
-        return None if alike is None else (alike, self._torus(size or (1, 1)))
-
-    @classmethod
-    def prepare_alike(cls, layers: Sequence[CPLConv2d], size: Size | None = None) -> list[Operator]:
-        weights = torch.stack([layer.weight for layer in layers])
-        corners = [layer._corner(layer.u, size or (1, 1)) for layer in layers]
-        starts = [layer._corner(*layer._start_of_pass(layer.u), size or (1, 1)) for layer in layers]
-        u, sigma = power_iterations(weights, torch.cat(starts), 1)
-        if not in_backward():
-            with torch.no_grad():
-                torch._foreach_copy_(corners, list(u.split(1)))
-        return cls.stepped(layers, weights, 2 / (sigma**2 + cls.EPSILON))
 
     def lipschitz_bound(self, size: Size) -> float:
         twin = self.float64_twin()

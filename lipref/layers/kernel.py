@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size, in_quick_layout
-from lipref.linalg import torus_convolution
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import conv2d_same
 from lipref.linalg.rounding import RoundingBound, conv_rounding
@@ -18,8 +17,6 @@ class KernelConv2d(LipschitzConv2d):
     image demands.
     """
 
-    convolves = True
-
     def effective_kernel(self) -> Tensor:
         """The kernel ``(C_out, C_in, k, k)`` that the parameters stand for, differentiable."""
         raise NotImplementedError
@@ -28,11 +25,7 @@ class KernelConv2d(LipschitzConv2d):
         return self.with_bias({"weight": self.effective_kernel()})
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
-        weight, bias = operator["weight"], operator.get("bias")
-        if self.training and torus_convolution.pays(x, weight, self.padding_mode):
-            y = torus_convolution.convolve(x, weight, self.padding_mode)
-            return y if bias is None else y + bias[:, None, None]
-        return conv2d_same(x, weight, bias, self.padding_mode)
+        return conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode)
 
     def lipschitz_bound(self, size: Size) -> float:
         return conv_norm_bound(self.float64_twin().effective_kernel(), size, self.padding_mode)

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from lipref.errors import LiprefError
 from lipref.layers.base import LipschitzConv2d, Operator, Size
-from lipref.linalg import torus_chains
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
-from lipref.linalg.residual_step import residual_step
 from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_conv_norm, conv_rounding, gamma
 
 
@@ -24,7 +22,6 @@ class ResidualConv2d(LipschitzConv2d):
     the flipped, transposed kernel.
     """
 
-    convolves = True
     square_only = True
     default_padding = "zeros"
 
@@ -48,8 +45,6 @@ class ResidualConv2d(LipschitzConv2d):
 
     def prepare(self, size: Size) -> Operator:
         step = self.step(size)
-        if self.training and step.device.type == "cpu" and type(self).transform is ResidualConv2d.transform:
-            return self.with_bias({"weight": self.weight, "step": step})
         # The step multiplies the kernel, which is cheaper than multiplying the activations.
         stepped = self.weight * (step if step.dim() == 0 else step[:, None, None, None])
         return self.with_bias({"weight": self.weight, "adjoint": adjoint_kernel(stepped)})
@@ -65,15 +60,8 @@ class ResidualConv2d(LipschitzConv2d):
         ]
 
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
-        weight, bias, mode = operator["weight"], operator.get("bias"), self.padding_mode
-        if "step" in operator:
-            small = torus_chains.pays(x, weight, mode, 2)
-            return (torus_chains.residual if small else residual_step)(x, weight, operator["step"], bias, mode)
-        hidden = conv2d_same(x, weight, bias, mode).relu_()
-        if x.is_cuda:  # the sign is the kernel's, which is smaller than the images: one pass less backward
-            return x + conv2d_same(hidden, -operator["adjoint"], None, mode)
-        y = conv2d_same(hidden, operator["adjoint"], None, mode)
-        return y.neg_().add_(x) if y.dtype == x.dtype else x - y
+        hidden = torch.relu(conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode))
+        return x - conv2d_same(hidden, operator["adjoint"], None, self.padding_mode)
 
     def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         # The exact map is that of the stored K and step; the rounding of their product is one more error per entry.

@@ -10,8 +10,8 @@ from lipref.layers.base import Operator, Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
+from lipref.linalg.gram import absolute_gram
 from lipref.linalg.norms import conv_norm_bound, nan_max
-from lipref.linalg.self_correlation import absolute_gram, absolute_grams
 
 
 @register("sll")
@@ -58,7 +58,7 @@ class SLLConv2d(ResidualConv2d):
     def prepare_alike(cls, layers: Sequence[SLLConv2d], size: Size | None = None) -> list[Operator]:
         weights = stack([layer.weight for layer in layers])
         q = stack([layer.r for layer in layers]).abs() + cls.EPSILON
-        row_sums = (absolute_grams(weights.transpose(1, 2)) @ q[..., None])[..., 0] / q
+        row_sums = (absolute_gram(weights.transpose(1, 2)) @ q[..., None])[..., 0] / q
         return cls.stepped(layers, weights, 2 / (row_sums + cls.EPSILON))
 
     def lipschitz_bound(self, size: Size) -> float:

@@ -7,12 +7,12 @@ from collections.abc import Hashable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
+from torch.utils.checkpoint import checkpoint
 
-from lipref.layers.base import LipschitzConv2d, Operator, Size, in_backward
+from lipref.layers.base import LipschitzConv2d, Operator, Size, derives_backwards, in_backward
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
-from lipref.linalg import exponential, skew_kernels
-from lipref.linalg.by_hand import derives_backwards
+from lipref.linalg import exponential
 from lipref.linalg.constants import kept
 from lipref.linalg.convolution_polynomial import convolution_polynomial
 from lipref.linalg.norms import conv_norm_bound
@@ -52,11 +52,8 @@ class SOCConv2d(LipschitzConv2d):
     """
 
     default_padding = "zeros"
-    convolves = True
     capturable = True
     PERIOD, LONG, SHORT = 200, 50, 1
-    # What `_kernel_by_hand` does in another way: not where a subclass has its own.
-    _DONE_BY_HAND = ("_kernel", "_skew", "_unfoldings", "_move_vectors", "_sigma", "_scale")
     ERROR = 1e-5  # at most, of the series in evaluation: else large kernels, where few terms do, would contract by it
 
     def __init__(
@@ -155,29 +152,9 @@ class SOCConv2d(LipschitzConv2d):
         return {"ratios": like.new_tensor(ratios), "scale": like.new_tensor(scale)}
 
     def prepare(self, size: Size) -> Operator:
-        kernel = self._kernel_by_hand() if self._by_hand() else self._kernel()
-        return self.with_bias({"weight": kernel} | self._series(kernel))
-
-    def _kernel(self) -> Tensor:
         skew = self._skew()
-        return skew * self._scale(self._sigma(skew))
-
-    def _by_hand(self) -> bool:
-        """In training on a CPU, unless a subclass has other mathematics."""
-        own = all(getattr(type(self), name) is getattr(SOCConv2d, name) for name in self._DONE_BY_HAND)
-        return (
-            own and self.SHORT == 1 and self.training and self.track_power_vectors and skew_kernels.applies(self.weight)
-        )
-
-    def _kernel_by_hand(self) -> Tensor:
-        """`_kernel` with few passes over memory."""
-        if "_recorded" not in self.__dict__:
-            with torch.no_grad():
-                self._move_long(None)
-        starts = self._start_of_pass(self.u1, self.u2)
-        kernel, *vectors = skew_kernels.normalised(self.weight, *starts, self.kappa)
-        self._move_to(vectors)
-        return kernel
+        kernel = skew * self._scale(self._sigma(skew))
+        return self.with_bias({"weight": kernel} | self._series(kernel))
 
     def _scale(self, sigma: Tensor) -> Tensor:
         # S = 0, as with one channel and one tap: the exponential is the identity.
@@ -220,7 +197,11 @@ class SOCConv2d(LipschitzConv2d):
         more = max(0, self.out_channels - self.in_channels)
         if more:  # padding by nothing would copy
             x = F.pad(x, (0, 0, 0, 0, 0, more))
-        y = convolution_polynomial(x, operator["weight"], operator["ratios"], self.padding_mode, self.recompute)
+        given = x, operator["weight"], operator["ratios"], self.padding_mode
+        if self.recompute and torch.is_grad_enabled():
+            y = checkpoint(convolution_polynomial, *given, use_reentrant=False, preserve_rng_state=False)
+        else:
+            y = convolution_polynomial(*given)
         y = y[:, : self.out_channels]
         if "bias" not in operator:
             return y * operator["scale"] if "scale" in operator else y
