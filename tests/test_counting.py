@@ -18,7 +18,6 @@ from lipref.counting.formulas import LIGHT, is_light
 from lipref.counting.grid import ways_of
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, resolve
-from lipref.linalg.by_hand import direct_ways
 
 EVERY_WAY = [pytest.param(way, id=f"{way.layer}-{way.name}") for name in LAYERS for way in ways_of(resolve(name))]
 ON_THE_CPU = [param for param in EVERY_WAY if param.values[0].device == "cpu"]
@@ -124,7 +123,7 @@ def test_shapes_alone_give_what_numbers_give(way):
 
     counter = FlopCounterMode(display=False, custom_mapping=formulas.formulas())
     x = torch.randn(B, C, S, S, requires_grad=True)
-    with direct_ways(), counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+    with counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         layer(x)
     assert sum(part.macs for part in counts.values()) == pytest.approx(counter.get_total_flops() / 2, abs=1)
     assert sum(part.stored for part in counts.values()) == sum(numbers for _, numbers in kept.values())

@@ -7,20 +7,20 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lipref.layers import LAYERS
-from lipref.linalg import self_correlation, spectrum
+from lipref.layers.bcop import _projector_products as projector_products
+from lipref.linalg import spectrum
 from lipref.linalg.cayley import cayley_transform
 from lipref.linalg.elimination import inverse_by_elimination
-from lipref.linalg.gram import input_gram
+from lipref.linalg.gram import absolute_gram
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
-from lipref.linalg.projector_products import projector_products
-from lipref.linalg.self_correlation import absolute_gram, absolute_self_correlation
 from lipref.linalg.spectrum import apply_symbol, constrained_symbol, kernel_symbol
 
 F64 = torch.float64
 
 
 def slow_absolute_gram(weight):
-    return input_gram(weight).abs().sum((2, 3))
+    transposed = weight.transpose(0, 1)
+    return F.conv2d(transposed, transposed, padding=weight.shape[-1] - 1).abs().sum((2, 3))
 
 
 def relative(one, other):
@@ -32,12 +32,26 @@ def gradient(function, argument):
     return torch.autograd.grad((function(argument) * weights).sum(), argument)[0]
 
 
+@pytest.mark.parametrize("k", [1, 3, 5])
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 9))
-def test_absolute_self_correlation_is_the_sum_over_taps(outputs, inputs, seed):
-    weight = torch.randn(outputs, inputs, 3, 3, dtype=F64, generator=torch.Generator().manual_seed(seed))
+def test_absolute_gram_is_the_sum_over_taps(k, outputs, inputs, seed):
+    weight = torch.randn(outputs, inputs, k, k, dtype=F64, generator=torch.Generator().manual_seed(seed))
     weight.requires_grad_()
-    assert torch.allclose(absolute_self_correlation(weight), slow_absolute_gram(weight), rtol=1e-12)
-    assert torch.allclose(gradient(absolute_self_correlation, weight), gradient(slow_absolute_gram, weight), rtol=1e-10)
+    assert torch.allclose(absolute_gram(weight), slow_absolute_gram(weight), rtol=1e-12)
+    assert torch.allclose(gradient(absolute_gram, weight), gradient(slow_absolute_gram, weight), rtol=1e-10)
+
+
+def test_absolute_gram_of_several_kernels_and_its_second_derivative():
+    torch.manual_seed(0)
+    weights = torch.randn(2, 70, 64, 3, 3, requires_grad=True)
+    for found in (absolute_gram(weights), torch.func.vmap(absolute_gram)(weights)):
+        assert torch.allclose(found, torch.stack([absolute_gram(weight) for weight in weights]), rtol=1e-5)
+    slopes = []
+    for weight in (weights[0].detach(), weights[0].detach().double()):
+        weight = weight.requires_grad_()
+        (slope,) = torch.autograd.grad(absolute_gram(weight).square().sum(), weight, create_graph=True)
+        slopes.append(torch.autograd.grad(slope.square().sum(), weight)[0])
+    assert relative(*slopes) < 1e-4
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (200, 130), (130, 200), (256, 256)])
@@ -58,36 +72,6 @@ def test_zeros_of_the_self_correlation_have_no_sign(near):
     weight = (weight + near * torch.randn_like(weight)).requires_grad_()
     precise = weight.detach().double().requires_grad_()
     assert relative(gradient(absolute_gram, weight), gradient(slow_absolute_gram, precise)) < 1e-4
-
-
-@pytest.mark.parametrize("shape", [(5, 5), (7, 4), (4, 7)])
-def test_the_product_of_a_1x1_kernel_and_its_gradient_are_those_of_the_sum_over_taps(shape):
-    torch.manual_seed(0)
-    weight = torch.randn(*shape, 1, 1, dtype=F64, requires_grad=True)
-    assert torch.allclose(absolute_gram(weight), slow_absolute_gram(weight), rtol=1e-12)
-    assert torch.allclose(gradient(absolute_gram, weight), gradient(slow_absolute_gram, weight), rtol=1e-12)
-
-
-def test_a_kernel_near_the_identity_needs_no_sum_over_the_taps(monkeypatch):
-    def fail(_):
-        raise AssertionError
-
-    torch.manual_seed(0)
-    weight = torch.nn.init.dirac_(torch.empty(64, 64, 3, 3)) + 1e-4 * torch.randn(64, 64, 3, 3)
-    monkeypatch.setattr(self_correlation, "input_gram", fail)
-    absolute_self_correlation(weight)
-
-
-def test_few_and_many_entries_near_zero_are_summed_alike(monkeypatch):
-    torch.manual_seed(0)
-    weight = torch.randn(40, 40, 3, 3) * (torch.rand(40, 1, 1, 1) < 0.1)
-    weight[:, ::2, 1:] = 0
-    results = []
-    for few in (0, 10**9):
-        monkeypatch.setattr(self_correlation, "FEW", few)
-        monkeypatch.setattr(self_correlation, "MOST", few)
-        results.append(absolute_self_correlation(weight))
-    assert torch.allclose(*results, rtol=1e-6)
 
 
 def test_a_nan_in_the_kernel_is_a_nan_in_the_gram():

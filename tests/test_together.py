@@ -6,8 +6,8 @@ import torch
 from lipref import forward
 from lipref.layers import LAYERS
 from lipref.layers.bcop import BCOPConv2d
+from lipref.layers.bcop import _projector_products as projector_products
 from lipref.layers.together import prepared_together
-from lipref.linalg.projector_products import projector_products
 from lipref.nets import convnet
 from lipref.speed import Speed
 

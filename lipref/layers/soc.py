@@ -198,7 +198,7 @@ class SOCConv2d(LipschitzConv2d):
         if more:  # padding by nothing would copy
             x = F.pad(x, (0, 0, 0, 0, 0, more))
         given = x, operator["weight"], operator["ratios"], self.padding_mode
-        if self.recompute and torch.is_grad_enabled():
+        if self.recompute and torch.is_grad_enabled() and derives_backwards():
             y = checkpoint(convolution_polynomial, *given, use_reentrant=False, preserve_rng_state=False)
         else:
             y = convolution_polynomial(*given)
