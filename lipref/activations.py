@@ -16,7 +16,7 @@ class _SortPairs(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         one, other = x[:, 0::2], x[:, 1::2]
-        return _interleaved(torch.maximum(one, other), torch.minimum(one, other)), one <= other
+        return _interleaved(torch.maximum(one, other), torch.minimum(one, other), x), one <= other
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -30,11 +30,14 @@ class _SortPairs(torch.autograd.Function):
             return None
         (swap,) = ctx.saved_tensors
         one, other = grad[:, 0::2], grad[:, 1::2]
-        return _interleaved(torch.where(swap, other, one), torch.where(swap, one, other))
+        return _interleaved(torch.where(swap, other, one), torch.where(swap, one, other), grad)
 
 
-def _interleaved(one: Tensor, other: Tensor) -> Tensor:
-    return torch.stack((one, other), 2).flatten(1, 2)
+def _interleaved(one: Tensor, other: Tensor, like: Tensor) -> Tensor:
+    """Their channels in turn, in the memory format of ``like``."""
+    both = torch.empty_like(like)
+    both[:, 0::2], both[:, 1::2] = one, other
+    return both
 
 
 class MaxMin(nn.Module):
