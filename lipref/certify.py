@@ -162,8 +162,20 @@ def certify(
     """
     if tta not in TTA:
         raise LiprefError(f"tta={tta!r} is unknown; give one of {', '.join(map(str, TTA))}")
-    if lipschitz is not None and not (math.isfinite(lipschitz) and lipschitz > 0):
-        raise LiprefError(f"lipschitz={lipschitz} is not a positive finite number; pass the network's bound")
+    number = isinstance(lipschitz, int | float) and not isinstance(lipschitz, bool)
+    if lipschitz is not None and not (number and math.isfinite(lipschitz) and lipschitz > 0):
+        raise LiprefError(
+            f"lipschitz={lipschitz} is not a positive finite number; pass the network's bound, `bound` of its audit"
+        )
+    if error is not None and not (
+        isinstance(error, EvaluationError)
+        and all(part is not None and 0 <= part < math.inf for part in (error.slope, error.constant))
+    ):
+        raise LiprefError(
+            f"error={error} is no bound of a rounding; pass lipref.rounding.evaluation_error(...) or None"
+        )
+    if pairs is not None and not (isinstance(pairs, Tensor) and bool((torch.isfinite(pairs) & (pairs > 0)).all())):
+        raise LiprefError("pairs are not positive finite constants; pass lipref.heads.pair_bounds(...) or None")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if device.type == "mps":
         device = torch.device("cpu")
@@ -171,8 +183,8 @@ def certify(
     constant = 1.0 if lipschitz is None else lipschitz
     found, errors, reaches = [], [], []
     with torch.no_grad():
-        for images, labels in batches:
-            _check_images(images)
+        for batch in batches:
+            images, labels = _checked_batch(batch)
             images = images.to(device=device, dtype=torch.float64)
             logits = model(images.clone())  # a module may work in place
             if tta == "flip":
@@ -201,27 +213,33 @@ def certify(
     )
 
 
-def _check_images(images: Tensor) -> None:
-    """Refuse pictures that are not a network's input: floating ``(N, C, H, W)`` within [-1, 1], as a mean leaves them.
+def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
+    """Pictures and labels; refused is what is not a network's input.
 
-    Raises:
-        LiprefError: another kind of number, or a pixel out of range or not a number.
+    That is ``(N, C, H, W)`` within [-1, 1], as a mean leaves them, or features ``(N, F)``, which have no range of their
+    own, in float32 or float64.
     """
-    if not images.is_floating_point():
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        raise LiprefError("a batch is no pair of tensors: give a list of (images, labels), as lipref.data.pixels makes")
+    images, labels = batch
+    if images.dtype not in (torch.float32, torch.float64):
         raise LiprefError(
-            f"images are {images.dtype}: give floating ones, pixels / levels - mean as lipref.data.pixels makes them"
+            f"images are {images.dtype}: give float32 or float64, pixels / levels - mean, as lipref.data.pixels makes"
         )
-    # Features have no range of their own.
+    if images.dim() not in (2, 4):
+        raise LiprefError(f"images have shape {tuple(images.shape)}: give (N, C, H, W), or features (N, F)")
     if images.dim() == 4 and images.numel() and not bool(images.abs().max() <= 1):  # NaN is not either
         raise LiprefError(
             f"pixels from {float(images.min()):g} to {float(images.max()):g}, outside of [-1, 1]: give "
             "pixels / levels - mean, in units of [0, 1], as lipref.data.pixels makes them; radii are in these units"
         )
+    return images, labels
 
 
 def _checked_labels(labels: Tensor, logits: Tensor) -> Tensor:
     """The classes of the pictures with these logits, int64, on their device."""
-    if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != logits.shape[:1]:
+    other = labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
+    if other or labels.shape != logits.shape[:1]:
         raise LiprefError(
             f"labels are {labels.dtype} {tuple(labels.shape)} for {len(logits)} pictures: give whole numbers, the "
             "class of each picture"

@@ -349,3 +349,41 @@ def test_random_chains_are_below_their_bounds():
     found = [draw_one(seed) for seed in range(200)]
     assert [row["seed"] for row in found if exceeds(row)] == []
     assert sum(row["bound"] is not None for row in found) > 100
+
+
+# ---- what a reviewer found ----
+
+
+@pytest.mark.parametrize("kernel", [(2,), [2], 2, (2, 2), (2, 1)])
+@pytest.mark.parametrize("divisor", [None, 1, -3])
+def test_average_pooling_reads_its_kernel_as_torch_does(kernel, divisor):
+    pool = nn.AvgPool2d(kernel, divisor_override=divisor)
+    found = audit(pool, (2, 4, 4))
+    assert found.unproved == []
+    assert slope_at(pool, points((2, 4, 4))[1]) == pytest.approx(found.bound, rel=1e-9)
+
+
+def test_padding_that_mixes_pictures_is_refused():
+    assert audit(nn.ZeroPad2d((0, 0, 0, 0, 0, 0, 1, -1)), SHAPE).bound is None
+
+
+def test_complex_numbers_in_a_folded_layer_are_refused():
+    layer = folded("soc")
+    layer._buffers["bias"] = layer._buffers["bias"] * 1j
+    assert audit(layer, SHAPE).bound is None
+
+
+def test_the_rounding_that_an_author_states_is_said_to_be_so():
+    class Exact(AOLConv2d):
+        def rounding(self, operator, size, unit):
+            return super().rounding(operator, size, 0.0)
+
+    found = audit(built(Exact), SHAPE)
+    assert found.bound is not None
+    assert found.trusted == ["model (Exact, rounding)"]
+
+
+@pytest.mark.parametrize("given", [("aol", SHAPE), (nn.ReLU, SHAPE), (nn.ReLU(), 5), (nn.ReLU(), None)])
+def test_what_is_no_module_or_shape_is_refused_in_a_line(given):
+    with pytest.raises(LiprefError):
+        audit(*given)

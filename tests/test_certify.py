@@ -11,7 +11,7 @@ from torch import nn
 
 from lipref.attacks.judging import judged_margins
 from lipref.audit import network_bound
-from lipref.certify import RADII, Proportion, certified_radii, certify, margins
+from lipref.certify import RADII, EvaluationError, Proportion, certified_radii, certify, margins
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.nets import convnet
@@ -224,6 +224,9 @@ PICTURES = torch.rand(4, 1, 4, 4, dtype=torch.float64) - 0.5
         (PICTURES, [1, 2, 3, 1], "labels from 1 to 3: give 0 to 2"),
         (PICTURES, [-1, 2, 0, 1], "labels from -1 to 2"),
         (PICTURES[:0], [], "no images"),
+        (PICTURES[:, 0], [0, 1, 2, 0], r"shape \(4, 4, 4\)"),
+        (PICTURES.bfloat16(), [0, 1, 2, 0], "torch.bfloat16"),
+        (PICTURES, [1j, 0, 0, 1], "labels are torch.complex64"),
     ],
 )
 def test_only_a_networks_own_input_is_certified(images, labels, says):
@@ -253,3 +256,24 @@ def test_modules_that_work_in_place_leave_the_pictures_alone(tta):
     deviation(in_place, [(images, labels)])
     judged_margins(in_place, images, labels, 4)
     assert torch.equal(images, PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pairs": torch.zeros(3, 3)}, "pairs are not positive"),
+        ({"pairs": torch.full((3, 3), math.nan)}, "pairs are not positive"),
+        ({"error": EvaluationError(-1.0, 0.0)}, "no bound of a rounding"),
+        ({"error": EvaluationError(math.nan, 0.0)}, "no bound of a rounding"),
+        ({"error": 0.1}, "no bound of a rounding"),
+        ({"lipschitz": True}, "not a positive finite number"),
+        ({"lipschitz": "1"}, "not a positive finite number"),
+        ({"lipschitz": network_bound(convnet("XS_1x1", "aol", 3, 1, 4))}, "`bound` of its audit"),
+        ({"batches": (PICTURES, torch.zeros(4))}, "no pair of tensors"),
+        ({"batches": [(PICTURES.numpy(), [0, 1, 2, 0])]}, "no pair of tensors"),
+    ],
+)
+def test_numbers_that_prove_nothing_are_refused(options, says):
+    given = {"batches": [(PICTURES, torch.tensor([0, 1, 2, 0]))], "lipschitz": 1.0} | options
+    with pytest.raises(LiprefError, match=says):
+        certify(convnet("XS_1x1", "aol", 3, 1, 4), **given)

@@ -88,6 +88,8 @@ def _other_operator(module: Folded, made: LipschitzConv2d) -> str | None:
             shapes = {name: (torus[0], torus[1] // 2 + 1, *shape, 2) for name, shape in shapes.items()}
     if made.bias is not None:
         shapes["bias"] = (outputs,)
+    if odd := [name for name, value in module._buffers.items() if value is not None and not value.is_floating_point()]:
+        return f"{odd[0]} is of {module._buffers[odd[0]].dtype}, no real floating numbers; fold the layer again"
     found = {name: None if value is None else tuple(value.shape) for name, value in module._buffers.items()}
     if found != {name: tuple(shape) for name, shape in shapes.items()} or module._complex != complex_:
         return f"its operator {found} is not that of {type(made).__name__}, {shapes}; fold the layer again"

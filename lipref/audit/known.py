@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import index
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +45,12 @@ NEEDS_IMAGES = {
 LARGEST = 1e70
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """As torch reads it: one number, also alone in a tuple, stands for both axes."""
+    values = tuple(map(index, value)) if isinstance(value, tuple | list) else (index(value),)
+    if len(values) not in (1, 2):
+        raise Refused(f"{value} is no number and no pair of them")
+    return values[0], values[-1]
 
 
 def _up(value: float) -> float:
@@ -86,8 +91,16 @@ def _sigmoid(module: nn.Sigmoid, shape: Shape) -> float:
     return 0.25
 
 
+def _zero_pad(module: nn.ZeroPad2d, shape: Shape) -> float:
+    # Constants added, or pixels dropped; more numbers than four shift channels, or the pictures of a batch.
+    if len(module.padding) != 4:
+        raise Refused(f"padding={module.padding} is not (left, right, top, bottom)")
+    return 1.0
+
+
 def _disjoint(module: nn.MaxPool2d | nn.AvgPool2d) -> None:
-    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+    kernel = _pair(module.kernel_size)
+    stride = kernel if module.stride == () else _pair(module.stride)
     if any(s < k for s, k in zip(stride, kernel, strict=True)):
         raise Refused(f"its windows overlap (kernel_size={kernel}, stride={stride}); use stride=kernel_size")
 
@@ -163,6 +176,7 @@ def _library(module: nn.Module, shape: Shape) -> float:
 CONSTANTS: dict[type[nn.Module], Callable[[nn.Module, Shape], float]] = {
     **dict.fromkeys(NOT_EXPANDING, lambda module, shape: 1.0),
     **dict.fromkeys(LIBRARY, _library),
+    nn.ZeroPad2d: _zero_pad,
     nn.ELU: _elu,
     nn.LeakyReLU: _leaky_relu,
     nn.Softplus: _softplus,

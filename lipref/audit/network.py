@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -34,8 +35,8 @@ class Audit:
     its path in the model, its type and the reason. ``layers`` is a list of ``(path, type, (H, W), bound)`` of all
     modules except those that never expand by their type, bound None where there is none and size ``(1, 1)`` for
     features. ``trusted`` has the paths and types of layers whose bound is their author's word, no proof of the
-    library's: a ``lipschitz_bound`` that a user's class brings. ``measured`` has the norms of layers that looked
-    affine: numbers to look at, which no bound includes.
+    library's: a ``lipschitz_bound`` that a user's class brings, or a ``rounding``. ``measured`` has the norms of layers
+    that looked affine: numbers to look at, which no bound includes.
     ``shape`` is that of the image, ``(C, H, W)``: the bound holds for it alone.
     """
 
@@ -74,10 +75,13 @@ def audit(model: nn.Module, shape: tuple[int, int, int], *, check: bool = False)
     Raises:
         LiprefError: a shape that is none, or a model that cannot be copied to the CPU and to float64.
     """
-    whole = [n for n in shape if isinstance(n, int) and not isinstance(n, bool) and n > 0]
-    if len(shape) != 3 or len(whole) != 3:
-        raise LiprefError(f"shape={tuple(shape)} is not (C, H, W); give three whole numbers of at least 1")
-    return _audit(model, tuple(shape), check=check, measure=True, strict=False)
+    if not isinstance(model, nn.Module):
+        raise LiprefError(f"model={model!r} is a {type(model).__name__}: give a torch.nn.Module")
+    sizes = list(shape) if isinstance(shape, Sequence) else []
+    whole = [n for n in sizes if isinstance(n, Integral) and not isinstance(n, bool) and n > 0]
+    if len(sizes) != 3 or len(whole) != 3:
+        raise LiprefError(f"shape={shape} is not (C, H, W); give three whole numbers of at least 1")
+    return _audit(model, tuple(map(int, whole)), check=check, measure=True, strict=False)
 
 
 def network_bound(model: ConvNet) -> Audit:
@@ -177,6 +181,8 @@ class _Walk:
             if self.strict:
                 raise
             self._refuse(path, module, f"its bound fails: {type(error).__name__}: {str(error).splitlines()[0]}")
+        if users.states_its_rounding(type(module)):
+            self.trusted.append(f"{path or 'model'} ({type(module).__name__}, rounding)")
         if bound is not None:
             self.product = math.nextafter(self.product * bound, math.inf)
         if bound is None or type(module) not in NOT_EXPANDING:

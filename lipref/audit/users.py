@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC
+from typing import Generic
+
 from torch import nn
 
 from lipref.audit.linear import Shape, steepest
@@ -26,7 +29,7 @@ OWN = {cls for kind in LIBRARY for cls in kind.__mro__}
 # What a class may define and still inherit proofs: what sets settings and values, which are checked on the instance,
 # what prints, and what Python itself puts there.
 HARMLESS = {
-    "__init__", "reset_parameters", "initialise_end", "extra_repr", "complexity",
+    "__init__", "reset_parameters", "initialise_end", "extra_repr", "__repr__", "complexity",
     "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__", "__annotate_func__",
     "__annotations_cache__", "__firstlineno__", "__static_attributes__", "__dict__", "__weakref__", "__orig_bases__",
     "__parameters__", "__abstractmethods__", "_abc_impl",
@@ -46,7 +49,7 @@ def inherited(kind: type[nn.Module], proof: str = "lipschitz_bound") -> str | No
     if owner in OWN:  # which knows all of the layer's classes
         owner = next((cls for cls in kind.__mro__ if cls in LIBRARY), owner)
     for cls in kind.__mro__:
-        if cls not in owner.__mro__ and (names := vars(cls).keys() - HARMLESS - (PROOFS - {proof})):
+        if cls not in (*owner.__mro__, Generic, ABC) and (names := vars(cls).keys() - HARMLESS - (PROOFS - {proof})):
             return f"{cls.__name__} overrides {min(names)} but inherits {proof}; define it there too"
     return None
 
@@ -72,6 +75,11 @@ def copied_otherwise(module: nn.Module) -> str | None:
         if names := [name for name in COPYING if name in vars(cls)]:
             return f"{cls.__name__} defines {names[0]}, so that its copy may be another function; remove it"
     return None
+
+
+def states_its_rounding(kind: type[nn.Module]) -> bool:
+    """Whether ``rounding`` is the word of a class that is not the library's."""
+    return next((cls for cls in kind.__mro__ if "rounding" in vars(cls)), None) not in {None, *OWN}
 
 
 def user_bound(module: nn.Module, size: tuple[int, int]) -> float:
