@@ -11,7 +11,7 @@ from torch import nn
 
 from lipref import allocator
 from lipref.allocator import freed_memory_kept
-from lipref.training import RepeatedStep, Settings, train
+from lipref.training import RepeatedStep, TrainingConfig, train
 
 glibc = pytest.mark.skipif(allocator._glibc() is None, reason="glibc's allocator alone is told to keep memory")
 BYTES = 40 * 2**20
@@ -56,7 +56,7 @@ def test_a_repeated_step_keeps_it_for_as_long_as_it_lives():
     before = allocator._holders
     step = RepeatedStep(
         nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64),
-        Settings(epochs=1, learning_rate=0.1, batch_size=2),
+        TrainingConfig(epochs=1, learning_rate=0.1, batch_size=2),
     )  # fmt: skip
     step()
     assert allocator._holders == before + 1
@@ -83,7 +83,7 @@ def test_a_training_keeps_it_and_lets_go_whatever_happens():
     with pytest.raises(KeyboardInterrupt):
         train(
             nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), Source(batches),
-            Settings(epochs=1, learning_rate=0.1, batch_size=2), on_progress=stop,
+            TrainingConfig(epochs=1, learning_rate=0.1, batch_size=2), on_progress=stop,
         )  # fmt: skip
     assert seen == [before + 1]
     assert allocator._holders == before

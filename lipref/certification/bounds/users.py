@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from lipref.audit.linear import Shape, steepest
-from lipref.audit.tampering import COPYING, Refused
+from lipref.certification.bounds.linear import Shape, steepest
+from lipref.certification.bounds.tampering import COPYING, Refused
 from lipref.layers import (
     AOLConv2d,
     BCOPConv2d,

@@ -145,14 +145,14 @@ def certify(
     Args:
         batches: floating pictures ``(N, C, H, W)``, within [-1, 1] as a mean subtracted from [0, 1] leaves them, and
             their classes, whole numbers ``(N,)`` from 0 on. They are left as they are.
-        lipschitz: a rigorous bound of the network's constant (`lipref.audit.network_bound`); None assumes 1 and marks
+        lipschitz: a rigorous bound of the network's constant (`lipref.lipschitz_bound`); None assumes 1 and marks
             the result not proved.
-        error: the bound of the float64 evaluation's rounding (`lipref.rounding.evaluation_error`); None takes
+        error: the bound of the float64 evaluation's rounding (`float_error.evaluation_error`); None takes
             nothing off.
         tta: ``"flip"`` certifies the average of the logits of a picture and of its mirror image. Mirroring is an
             isometry, so the average of the two maps has the network's constant too: the certificate is as rigorous,
             of another classifier.
-        pairs: constants ``(K, K)`` of the differences of two logits (`lipref.heads.pair_bounds`), none above
+        pairs: constants ``(K, K)`` of the differences of two logits (`pair_bounds.pair_bounds`), none above
             sqrt(2) L; a radius is then the least over all other classes, and never smaller than without. None: the
             common sqrt(2) L, as in the published comparisons.
 
