@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lipref.runs import RunConfig
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 from lipref.sweeps import Step
 
 
@@ -141,7 +141,7 @@ def outcome(record: dict) -> str:
 
 def print_place(console: Console, record: dict, root: Path) -> None:
     """Where the record of a run lies, and where its learning rate comes from."""
-    config = RunConfig(**(record["config"] | {"settings": Settings(**record["config"]["settings"])}))
+    config = RunConfig(**(record["config"] | {"settings": TrainingConfig(**record["config"]["settings"])}))
     rate = f"learning rate {config.settings.learning_rate:.3g} ({record['notes']['hyperparameters']})"
     path = root / config.folder / "record.json"
     say(f"{rate}, record: {path}", console)

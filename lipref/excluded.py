@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lipref.audit import network_bound
+from lipref.certification.bounds import network_bound
 from lipref.checkpoint import replace_file
-from lipref.data import Batches, ImageData, load
+from lipref.data import Batches, ImageData, load_dataset
 from lipref.errors import LiprefError
 from lipref.layers import LipschitzConv2d
 from lipref.layers.excluded import ECOConv2d
@@ -53,7 +53,7 @@ def write(question: Question, out: Path) -> list[Path]:
         LiprefError: a data set that cannot be read or has too few pictures, or a file that cannot be written.
     """
     started, out = time.perf_counter(), Path(out)
-    pictures = load(question.dataset, question.data_root)
+    pictures = load_dataset(question.dataset, question.data_root)
     tables = {
         SIDES: side_norms(seed=question.seed),
         GRADIENTS: gradient_norms(pictures, seed=question.seed),

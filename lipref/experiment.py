@@ -11,25 +11,25 @@ import torch
 
 import lipref
 from lipref import checkpoint
-from lipref.audit import network_bound
-from lipref.certify import certify
+from lipref.certification.bounds import network_bound
+from lipref.certification.certify import certify
+from lipref.certification.float_error import evaluation_error
 from lipref.data import Batches, ImageData, pixels, validation_split
 from lipref.fingerprint import RUN, fingerprint
 from lipref.inputs import InputFormat
 from lipref.layers import LayerSpec
 from lipref.nets import convnet, count_parameters
 from lipref.provenance import environment, write_json
-from lipref.rounding import evaluation_error
 from lipref.runs import FORMAT, NotDone, RunConfig, make_folder, read_record
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 from lipref.training import Progress, train
 
 CERTIFY_BATCH = 250
 
 
 def configure(
-    data: ImageData, spec: LayerSpec, size: str, settings: Settings, device: torch.device, validation: float = 0.0,
-    augmented: bool = False,
+    data: ImageData, spec: LayerSpec, size: str, settings: TrainingConfig, device: torch.device,
+    validation: float = 0.0, augmented: bool = False,
 ) -> RunConfig:  # fmt: skip
     """The configuration of training ``spec`` in a network of ``size`` on ``data``.
 

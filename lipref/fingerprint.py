@@ -14,13 +14,14 @@ PACKAGE = Path(lipref.__file__).resolve().parent
 
 # Modules and packages that decide the numbers of a run, and of a measurement.
 RUN = (
-    "activations", "audit", "capture", "certify", "data", "divergence", "experiment", "forward", "layers",
-    "linalg", "losses", "nets", "resuming", "rounding", "settings", "speed", "stepping", "training", "updates",
+    "activations", "capture", "certification/bounds", "certification/certify", "certification/float_error",
+    "data", "divergence", "experiment", "forward", "layers", "linalg", "losses", "nets", "resuming", "settings",
+    "speed", "stepping", "training", "updates",
 )  # fmt: skip
 COST = (
-    "activations", "capture", "certify", "cost", "divergence", "evaluation", "forward", "layers", "linalg",
-    "losses", "memory", "nets", "resuming", "rounds", "settings", "speed", "stepping", "training", "updates",
-    "workloads",
+    "activations", "capture", "certification/certify", "cost", "divergence", "evaluation", "forward",
+    "layers", "linalg", "losses", "memory", "nets", "resuming", "rounds", "settings", "speed", "stepping", "training",
+    "updates", "workloads",
 )  # fmt: skip
 # Imported by those, but without a say in any number: errors, files, provenance, names.
 NO_NUMBERS = ("checkpoint", "errors", "fingerprint", "inputs", "paths", "provenance", "runs")
@@ -34,7 +35,7 @@ def fingerprint(names: tuple[str, ...], package: Path = PACKAGE) -> str:
     it. That form may change with Python's minor version, so the fingerprint is one per Python version.
 
     Args:
-        names: ``"training"`` for a file, ``"layers"`` for a package with all its files.
+        names: ``"training"`` or ``"certification/certify"`` for a file, ``"layers"`` for a package with all its files.
         package: the library's folder.
     """
     digest = hashlib.sha256()

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from lipref import budgets, published, recipes
-from lipref.audit import network_bound
 from lipref.budgets import parse as parse_budget
-from lipref.data import ImageData, load, validation_split
+from lipref.certification.bounds import network_bound
+from lipref.data import ImageData, load_dataset, validation_split
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.names import check_device, check_layers, check_sizes, short_name
@@ -27,7 +27,7 @@ from lipref.profiles import USUAL_BATCH as USUAL_BATCH
 from lipref.profiles import usual_batch
 from lipref.provenance import cores
 from lipref.random_search import RandomSearch
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 from lipref.speed import Speed
 
 # Long ones first, so that no process is left with one at the end; a user's own, of unknown cost, before them.
@@ -51,7 +51,7 @@ class Plan:
     sizes: tuple[str, ...]
     layers: tuple[str, ...]
     seeds: tuple[int, ...]
-    settings: Settings
+    settings: TrainingConfig
     given: bool
     search: recipes.Search | RandomSearch
     out: Path
@@ -67,7 +67,7 @@ class Plan:
     left_out: tuple[tuple[str, str, str], ...] = ()
 
     def load(self) -> ImageData:
-        return load(self.dataset, self.data_root, limit_train=self.limit_train, limit_test=self.limit_test)
+        return load_dataset(self.dataset, self.data_root, limit_train=self.limit_train, limit_test=self.limit_test)
 
     def tasks(self) -> list[tuple[str, str]]:
         """Pairs of size and layer, in the order in which they are started."""
@@ -77,7 +77,7 @@ class Plan:
         pairs = [pair for pair in pairs if pair not in without]
         return sorted(pairs, key=lambda pair: rank.get(pair[1], -1))
 
-    def settings_of(self, dataset: str, size: str, label: str) -> Settings:
+    def settings_of(self, dataset: str, size: str, label: str) -> TrainingConfig:
         """The settings of one layer's runs, but for the recipe and the seed."""
         if self.budget is None:
             return self.settings
@@ -170,7 +170,7 @@ def draft(
     if weight_decay is not None and learning_rate is None:
         raise LiprefError(f"--weight-decay {weight_decay} goes with --learning-rate; give both")
     epochs, hours = parse_budget(budget)
-    settings = Settings(
+    settings = TrainingConfig(
         epochs=epochs or 1, batch_size=usual_batch(dataset) if batch_size is None else batch_size, schedule=schedule,
         learning_rate=0.1 if learning_rate is None else learning_rate,
         weight_decay=10**-4.5 if weight_decay is None else weight_decay, ema=ema, speed=speed or Speed(),

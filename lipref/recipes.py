@@ -11,14 +11,14 @@ import pandas as pd
 import torch
 
 from lipref import published
-from lipref.certify import RADII, radius_name
+from lipref.certification.certify import RADII, radius_name
 from lipref.data import ImageData
 from lipref.experiment import configure, execute
 from lipref.layers import LayerSpec
 from lipref.paths import PAPER
 from lipref.random_search import RandomSearch
 from lipref.speed import Speed
-from lipref.training import Progress, Settings
+from lipref.training import Progress, TrainingConfig
 
 VALIDATION = 0.1
 # How often a searched learning rate is divided by 3 when the full run diverges.
@@ -120,7 +120,7 @@ def search(
     search = plan.start(data.name, size, spec.label)
     for index in range(plan.count):
         learning_rate, weight_decay = search.ask()
-        settings = Settings(
+        settings = TrainingConfig(
             epochs=plan.epochs, learning_rate=learning_rate, batch_size=batch_size, weight_decay=weight_decay,
             schedule=schedule, seed=plan.seed, ema=ema, speed=speed or Speed(),
         )  # fmt: skip
@@ -152,7 +152,7 @@ def at_edge(learning_rate: float, source: str, grid: tuple[float, ...] = Search.
     return source == "search" and learning_rate in (min(grid), max(grid))
 
 
-def with_recipe(settings: Settings, recipe: Recipe) -> Settings:
+def with_recipe(settings: TrainingConfig, recipe: Recipe) -> TrainingConfig:
     """``settings`` with the recipe's learning rate and weight decay."""
     return replace(settings, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from lipref import cost
-from lipref.certify import RADII, radius_name
+from lipref.certification.certify import RADII, radius_name
 from lipref.checkpoint import replace_file
 from lipref.layers import LAYERS
 from lipref.nets import SIZES

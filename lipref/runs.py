@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lipref.certify import RADII, radius_name
+from lipref.certification.certify import RADII, radius_name
 from lipref.errors import LiprefError
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 
 FORMAT = 1
 _OPTIONAL = ("code", "torch", "augmented", "speed", "quantities")  # no part of a configuration that lacks them
@@ -63,7 +63,7 @@ class RunConfig(Config):
     train_images: int
     test_images: int
     validation: float
-    settings: Settings
+    settings: TrainingConfig
     augmented: bool | None = None
 
     def as_dict(self) -> dict:

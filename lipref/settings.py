@@ -11,7 +11,7 @@ SCHEDULES = ("onecycle", "paper", "constant")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class TrainingConfig:
     """What decides a run, besides the model and the data.
 
     Attributes:
@@ -75,7 +75,7 @@ class Settings:
         return {name: value for name, value in settings.items() if name not in ("ema", "speed") or value}
 
 
-def learning_rate_at(settings: Settings, step: int, steps_per_epoch: int) -> float:
+def learning_rate_at(settings: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """Learning rate of the optimizer step ``step`` (from 0).
 
     One cycle: 30 % of the way a cosine rise from 1/25 of the peak, then a cosine fall to 1/250000 of it, as PyTorch's
@@ -87,14 +87,16 @@ def learning_rate_at(settings: Settings, step: int, steps_per_epoch: int) -> flo
     return _one_cycle(settings, step, steps_per_epoch, peak / 25, peak, peak / 25 / 1e4)
 
 
-def momentum_at(settings: Settings, step: int, steps_per_epoch: int) -> float:
+def momentum_at(settings: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """Momentum of the optimizer step ``step`` (from 0)."""
     if settings.schedule == "paper":
         return _one_cycle(settings, step, steps_per_epoch, 0.95, 0.85, 0.95)
     return settings.momentum
 
 
-def _one_cycle(settings: Settings, step: int, steps_per_epoch: int, start: float, peak: float, end: float) -> float:
+def _one_cycle(
+    settings: TrainingConfig, step: int, steps_per_epoch: int, start: float, peak: float, end: float
+) -> float:
     if settings.schedule == "paper":
         move, moves = step // steps_per_epoch, settings.epochs
     else:

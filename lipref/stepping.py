@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lipref.capture import CapturedPass
-from lipref.certify import margins
+from lipref.certification.certify import margins
 from lipref.forward import Forward, reason
 from lipref.layers import LipschitzConv2d
 from lipref.losses import offset_cross_entropy
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 from lipref.updates import sgd
 
 MOST_ROOM = 4  # for other answers than those that are captured: more from each capture to the next, up to this
@@ -39,7 +39,7 @@ class Stepper:
     """
 
     def __init__(
-        self, model: nn.Module, parameters: Mapping[str, nn.Parameter], settings: Settings, batch_size: int | None
+        self, model: nn.Module, parameters: Mapping[str, nn.Parameter], settings: TrainingConfig, batch_size: int | None
     ) -> None:
         self.settings = settings
         # Before the optimizer, which goes by the layout of the weights.
@@ -144,7 +144,7 @@ class Stepper:
             self.optimizer.zero_grad()
 
 
-def _measured(settings: Settings, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _measured(settings: TrainingConfig, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The loss, and the numbers of `Stepper.step` as one tensor ``(3,)``."""
     loss = _loss(settings, logits, labels)
     lead = margins(logits.detach(), labels)
@@ -152,5 +152,5 @@ def _measured(settings: Settings, logits: Tensor, labels: Tensor) -> tuple[Tenso
     return loss, torch.stack([loss.detach(), *counts])
 
 
-def _loss(settings: Settings, logits: Tensor, labels: Tensor) -> Tensor:
+def _loss(settings: TrainingConfig, logits: Tensor, labels: Tensor) -> Tensor:
     return offset_cross_entropy(logits, labels, settings.offset, settings.temperature)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from lipref.divergence import find_fault
 from lipref.errors import LiprefError
 from lipref.resuming import Position, State
-from lipref.settings import Settings, learning_rate_at, momentum_at
+from lipref.settings import TrainingConfig, learning_rate_at, momentum_at
 from lipref.stepping import Stepper
 from lipref.updates import Average
 
 __all__ = [
-    "BatchSource", "Outcome", "Progress", "RepeatedStep", "Settings", "learning_rate_at", "momentum_at", "train",
+    "BatchSource", "Outcome", "Progress", "RepeatedStep", "TrainingConfig", "learning_rate_at", "momentum_at", "train",
 ]  # fmt: skip
 
 
@@ -86,7 +86,7 @@ class Outcome:
 def train(
     model: nn.Module,
     batches: BatchSource,
-    settings: Settings,
+    settings: TrainingConfig,
     *,
     checkpoint_path: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 120.0,
@@ -164,7 +164,7 @@ class RepeatedStep:
         LiprefError: a model without trainable parameters.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, settings: TrainingConfig) -> None:
         self._run = _Run(model, [(images, labels)], settings, "")
         self._batch = images, labels
         model.train()
@@ -184,7 +184,7 @@ class RepeatedStep:
 
 
 class _Run:
-    def __init__(self, model: nn.Module, batches: BatchSource, settings: Settings, config_digest: str) -> None:
+    def __init__(self, model: nn.Module, batches: BatchSource, settings: TrainingConfig, config_digest: str) -> None:
         self.model, self.batches, self.settings = model, batches, settings
         self.steps_per_epoch = len(batches)
         if self.steps_per_epoch < 1:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 
 FUSED = ("cuda",)  # devices on which fused SGD is worth its other rounding
 
 
-def sgd(parameters: Mapping[str, nn.Parameter], settings: Settings) -> torch.optim.SGD:
+def sgd(parameters: Mapping[str, nn.Parameter], settings: TrainingConfig) -> torch.optim.SGD:
     """The optimizer; fused, if that is asked for, where the weights are on a device in `FUSED`."""
     form = {}
     if settings.speed.fused:

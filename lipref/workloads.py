@@ -13,7 +13,7 @@ from lipref.errors import LiprefError
 from lipref.evaluation import Evaluation
 from lipref.layers import LipschitzConv2d
 from lipref.nets import ConvNet
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 from lipref.speed import Speed
 from lipref.training import RepeatedStep
 
@@ -30,7 +30,7 @@ def training(model: ConvNet, images: Tensor, labels: Tensor, speed: Speed | None
     The function raises LiprefError where the loss is not finite. It sets the global random state.
     """
     # What the learning rate is does not matter; weight decay does a little work, and most runs have some.
-    settings = Settings(
+    settings = TrainingConfig(
         epochs=1, learning_rate=1e-3, weight_decay=1e-5, batch_size=len(labels), schedule="constant",
         speed=speed or Speed(),
     )  # fmt: skip

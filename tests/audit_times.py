@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from lipref.audit import network_bound
+from lipref.certification.bounds import network_bound
 from lipref.nets import convnet
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import copy
 import json
 
 from lipref import published
-from lipref.certify import Proportion
+from lipref.certification.certify import Proportion
 from lipref.claims.evidence import DATASETS
 from lipref.claims.networks import of_kernel, theirs
 from lipref.paths import RESULTS

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 # --- the only part that names anything of lipref
 import lipref
-from lipref.data import load as load_data
+from lipref.data import load_dataset
 from lipref.layers import LAYERS
 from lipref.layers.excluded import EXCLUDED
 from lipref.nets import convnet
@@ -69,7 +69,7 @@ def certificate() -> dict[str, list]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* is of lipref .*, this is")
         classifier = lipref.load(FOLDER / "network" / "weights.safetensors")
-    test = load_data("digits").test
+    test = load_dataset("digits").test
     labels = test.labels[:100]
     outcome, error = classifier.certify([(test.images[:100], labels)]), classifier.evaluation_error
     return {

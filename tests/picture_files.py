@@ -29,11 +29,11 @@ def write_folder(folder, classes=("cat", "dog"), train=4, test=2, evaluation="te
 
 
 def load_folder(folder, root=None, **options):
-    return data.load(f"imagefolder:{folder}", root=root or folder.parent / "root", **options)
+    return data.load_dataset(f"imagefolder:{folder}", root=root or folder.parent / "root", **options)
 
 
 def refused(match, *arguments, **options):
     with pytest.raises(LiprefError, match=match) as caught:
-        data.load(*arguments, **options)
+        data.load_dataset(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -14,7 +14,7 @@ from jacobian import slope_at
 from torch import nn
 
 from lipref.activations import MaxMin
-from lipref.audit import audit
+from lipref.certification.bounds import audit
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.nets import FirstChannels, PadChannels

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lipref.audit import known, network, tampering, users
+from lipref.certification.bounds import known, network, tampering, users
 from lipref.layers import LAYERS
 
 SHAPE = (2, 4, 4)

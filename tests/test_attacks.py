@@ -13,8 +13,8 @@ from lipref import checkpoint, cli, experiment
 from lipref.attacks import attack, edge_search, minimum_norm
 from lipref.attacks.campaign import Effort, run_campaign
 from lipref.attacks.loading import Target, load_target
-from lipref.audit import network_bound
-from lipref.certify import certify
+from lipref.certification.bounds import network_bound
+from lipref.certification.certify import certify
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.nets import convnet

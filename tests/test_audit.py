@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from lipref.activations import MaxMin
-from lipref.audit import audit
+from lipref.certification.bounds import audit
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, Folded
 from lipref.nets import FirstChannels, PadChannels

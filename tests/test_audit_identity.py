@@ -11,14 +11,14 @@ from jacobian import points, slope_at
 from random_modules import draw_one, exceeds
 from torch import nn
 
-from lipref.audit import audit, network_bound
+from lipref.certification.bounds import audit, network_bound
+from lipref.certification.float_error import evaluation_error
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, AOLConv2d, BCOPConv2d, Folded, SLLConv2d, SOCConv2d
 from lipref.layers.excluded import EXCLUDED
 from lipref.layers.kernel import KernelConv2d
 from lipref.linalg.norms import conv_norm_bound, norm_bound
 from lipref.nets import convnet
-from lipref.rounding import evaluation_error
 
 SHAPE = (3, 3, 3)
 METHODS = {**LAYERS, **EXCLUDED}

@@ -8,9 +8,9 @@ from jacobian import points, slope_at
 from specimens import SHAPE, SPECIMENS, bound_one, of_type, weighted
 from torch import nn
 
-from lipref import certify as certification
-from lipref.audit import audit, known, tampering
-from lipref.certify import certify
+from lipref.certification import certify as certification
+from lipref.certification.bounds import audit, known, tampering
+from lipref.certification.certify import certify
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, LipschitzConv2d
 from lipref.linalg import polar

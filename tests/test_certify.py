@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lipref.attacks.judging import judged_margins
-from lipref.audit import network_bound
-from lipref.certify import RADII, EvaluationError, Proportion, certified_radii, certify, margins
+from lipref.certification.bounds import network_bound
+from lipref.certification.certify import RADII, EvaluationError, Proportion, certified_radii, certify, margins
+from lipref.certification.precision import deviation
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.nets import convnet
-from lipref.precision import deviation
 
 
 def test_margins_by_hand():

@@ -17,15 +17,16 @@ from tiny_runs import CPU, EXAMPLE, tiny
 from typer.testing import CliRunner
 
 import lipref
-from lipref import certificates, checkpoint, cli, experiment
-from lipref.audit import network_bound
-from lipref.certify import RADII
+from lipref import checkpoint, cli, experiment
+from lipref.certification import certificate as certificates
+from lipref.certification.bounds import network_bound
+from lipref.certification.certify import RADII
+from lipref.certification.float_error import evaluation_error
 from lipref.data import Split, pixels
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.nets import convnet
 from lipref.paths import ROOT
-from lipref.rounding import evaluation_error
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_predict_gives_the_radii_of_certification(classifier, runs):
     top = expected.topk(2).values
     np.testing.assert_allclose(frame["margin"], top[:, 0] - top[:, 1], rtol=1e-9)
 
-    from lipref.certify import certify
+    from lipref.certification.certify import certify
 
     error = evaluation_error(classifier.model, classifier.audit)
     batches = pixels(data.test, data, CPU, torch.float64, 20)
@@ -197,7 +198,7 @@ def test_weights_that_do_not_tell_their_input(copied, runs, classifier):
     refused("pass data=", lipref.load, copied)
     again = lipref.load(copied, data=runs[1])
     pd.testing.assert_frame_equal(again.predict(images), classifier.predict(images))
-    refused("limit_train=200", lipref.load, copied, data=lipref.data.load("digits"))
+    refused("limit_train=200", lipref.load, copied, data=lipref.data.load_dataset("digits"))
 
 
 def test_a_layer_of_ones_own(runs, tmp_path):
@@ -426,7 +427,7 @@ def test_the_data_of_a_certificate_are_those_that_were_given(classifier, certifi
     made = {
         "test": (data.test, "test", data), "train": (data.train, "train", data), "half": (half, "test", data),
         "relabelled": (relabelled, "test", data), "misnamed": (data.train, "test", data),
-        "unknown": (data.test, "test", None), "of another": (data.test, "test", lipref.data.load("digits")),
+        "unknown": (data.test, "test", None), "of another": (data.test, "test", lipref.data.load_dataset("digits")),
     }  # fmt: skip
     found = {name: certificates.make(classifier, *arguments).data for name, arguments in made.items()}
     assert {name for name, about in found.items() if about["dataset"] == "digits"} == {"test", "train"}

@@ -1,5 +1,7 @@
 """The contract of a layer's arguments: what is refused, what is taken, and how a user's own layer gets its name."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from contract import METHODS, build
 
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, register, resolve
+from lipref.layers.excluded import EXCLUDED
 
 
 def assert_refused(text: str, call) -> None:
@@ -96,3 +99,40 @@ def test_numbers_of_steps_are_checked():
         with pytest.raises(LiprefError, match=option):
             LAYERS[name](2, 2, 3, **{option: 0})
         assert type(getattr(LAYERS[name](2, 2, 3, **{option: np.int64(7)}), option)) is int
+
+
+SIGNATURE = [
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias", "padding_mode",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", [*LAYERS.values(), *EXCLUDED.values()])
+def test_constructors_say_what_they_take(cls):
+    parameters = inspect.signature(cls).parameters
+    kinds = {name: parameter.kind for name, parameter in parameters.items()}
+    assert [name for name, kind in kinds.items() if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD] == SIGNATURE
+    keywords = [name for name, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY]
+    assert keywords[-2:] == ["device", "dtype"]
+    assert len(kinds) == len(SIGNATURE) + len(keywords)  # no *args, no **kwargs
+    assert all(parameter.annotation is not parameter.empty for parameter in parameters.values())
+    with pytest.raises(TypeError, match="strid"):
+        cls(4, 4, 1, strid=1)
+    with pytest.raises(TypeError):
+        cls(4, 4)
+
+
+@pytest.mark.parametrize("cls", [*LAYERS.values(), *EXCLUDED.values()])
+def test_torch_can_skip_the_initialisation(cls):
+    state = torch.random.get_rng_state()
+    layer = torch.nn.utils.skip_init(cls, 4, 4, 1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert layer.load_state_dict(cls(4, 4, 1).state_dict())
+    assert layer(torch.zeros(1, 4, 3, 3)).isfinite().all()
+
+
+def test_repr_shows_the_options_that_are_set():
+    soc = "SOCConv2d(4, 4, kernel_size=3, padding_mode='zeros', train_terms=5"
+    assert repr(LAYERS["soc"](4, 4, 3)) == soc + ")"
+    assert repr(LAYERS["soc"](4, 4, 3, eval_terms=12, recompute=True)) == soc + ", eval_terms=12, recompute=True)"
+    assert repr(LAYERS["bcop"](4, 2, 1, bias=False, iterations=20)).endswith("bias=False, iterations=20)")
+    assert "own" not in repr(build("own"))

@@ -19,7 +19,7 @@ from lipref.errors import LiprefError
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("digits")
+    return data.load_dataset("digits")
 
 
 def test_digits_are_scikit_learns_whole_and_exact(digits):
@@ -53,7 +53,7 @@ def test_digits_stay_the_same(digits):
 def test_digits_mean_is_that_of_the_training_pictures(digits):
     mean = digits.train.images.double().div(16).mean().item()
     assert digits.mean == pytest.approx((mean,), rel=1e-12)
-    assert data.load("digits", limit_train=20).mean == digits.mean
+    assert data.load_dataset("digits", limit_train=20).mean == digits.mean
 
 
 # --- fingerprint and shapes
@@ -140,14 +140,14 @@ def test_limits_are_balanced_nested_and_the_same_each_time(digits):
     def rows(split):
         return {bytes(image.numpy().tobytes()) for image in split.images}
 
-    small = data.load("digits", limit_train=30, limit_test=20)
-    large = data.load("digits", limit_train=55)
+    small = data.load_dataset("digits", limit_train=30, limit_test=20)
+    large = data.load_dataset("digits", limit_train=55)
     assert torch.bincount(small.train.labels).tolist() == [3] * 10
     assert torch.bincount(small.test.labels).tolist() == [2] * 10
     assert set(torch.bincount(large.train.labels).tolist()) == {5, 6}
     assert rows(small.train) < rows(large.train) < rows(digits.train)
     assert rows(small.test) < rows(digits.test)
-    assert data.load("digits", limit_train=30, limit_test=20).fingerprint() == small.fingerprint()
+    assert data.load_dataset("digits", limit_train=30, limit_test=20).fingerprint() == small.fingerprint()
 
 
 @pytest.mark.parametrize("limit", ["limit_train", "limit_test"])
@@ -195,4 +195,4 @@ def test_unknown_name_lists_the_known_ones():
 
 
 def test_own_name_may_be_given():
-    assert data.load("digits", as_name="digits").name == "digits"
+    assert data.load_dataset("digits", as_name="digits").name == "digits"

@@ -38,7 +38,7 @@ def write_tiny(root, wnids=("n02", "n01"), train=3, val=4):
 
 def test_tiny_imagenet_is_read_from_its_layout(tmp_path):
     folder = write_tiny(tmp_path)
-    tiny = data.load("tiny-imagenet-200", root=tmp_path)
+    tiny = data.load_dataset("tiny-imagenet-200", root=tmp_path)
     assert tiny.name == "tiny-imagenet-200"
     assert tiny.classes == ("n01 goldfish", "n02 bullfrog")
     assert tiny.mean == (0.485, 0.456, 0.406)
@@ -111,7 +111,7 @@ def test_other_layouts_of_tiny_imagenet_are_named(tmp_path):
     folder = other(both, "train/n01/n01_0.JPEG")
     # The remedy works.
     folder.rename(tmp_path / "mine")
-    assert data.load(f"imagefolder:{tmp_path / 'mine'}", root=tmp_path / "root").classes == ("n01", "n02")
+    assert data.load_dataset(f"imagefolder:{tmp_path / 'mine'}", root=tmp_path / "root").classes == ("n01", "n02")
 
 
 # --- downloads
@@ -155,7 +155,7 @@ def test_download_is_unpacked(archive, tmp_path, monkeypatch):
         shutil.copy(archive, Path(root) / filename)
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", download)
-    assert len(data.load("tiny-imagenet-200", root=tmp_path / "root").train) == 6
+    assert len(data.load_dataset("tiny-imagenet-200", root=tmp_path / "root").train) == 6
     assert sorted(path.name for path in (tmp_path / "root").iterdir()) == ["cache", "tiny-imagenet-200"]
 
 
@@ -164,7 +164,7 @@ def test_archive_in_the_root_is_used_without_network(archive, tmp_path, monkeypa
     (tmp_path / "root").mkdir()
     given = tmp_path / "root" / archive.name
     shutil.copy(archive, given)
-    assert len(data.load("tiny-imagenet-200", root=tmp_path / "root").train) == 6
+    assert len(data.load_dataset("tiny-imagenet-200", root=tmp_path / "root").train) == 6
     shutil.rmtree(tmp_path / "root/tiny-imagenet-200")
     given.write_bytes(given.read_bytes()[:-1])
     refused("its md5 is not", "tiny-imagenet-200", root=tmp_path / "root")
@@ -197,7 +197,7 @@ def small_cifar(tmp_path, monkeypatch):
 
 def test_cifar10_keeps_the_channels_in_order(small_cifar):
     folder, train, test = small_cifar
-    cifar = data.load("cifar10", root=folder.parent)
+    cifar = data.load_dataset("cifar10", root=folder.parent)
     pixels = np.concatenate([part["data"] for part in train]).reshape(-1, 3, 32, 32)
     assert np.array_equal(cifar.train.images.numpy(), pixels)
     assert np.array_equal(cifar.test.images.numpy().reshape(4, -1), test["data"])
@@ -218,7 +218,7 @@ def test_damaged_cifar10_is_refused(small_cifar):
 
 
 def test_torchvision_waits_until_it_is_needed():
-    code = "import sys; from lipref import data; data.load('digits'); sys.exit('torchvision' in sys.modules)"
+    code = "import sys; from lipref import data; data.load_dataset('digits'); sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jacobian import impulse_jacobian
 
-from lipref.audit import network_bound
+from lipref.certification.bounds import network_bound
 from lipref.layers import SOCConv2d, resolve
 from lipref.nets import convnet
 from lipref.paths import ROOT

@@ -11,18 +11,18 @@ from torch import nn
 from typer.testing import CliRunner
 
 from lipref import cli, comparison, excluded, plots
-from lipref.audit import audit, network_bound
-from lipref.certify import certify
-from lipref.data import Batches, load, pixels
+from lipref.certification.bounds import audit, network_bound
+from lipref.certification.certify import certify
+from lipref.certification.float_error import evaluation_error
+from lipref.data import Batches, load_dataset, pixels
 from lipref.errors import LiprefError
 from lipref.items import excluded_tables
 from lipref.layers.excluded import EXCLUDED, BnBConv2d, ECOConv2d, SandwichConv2d
 from lipref.nets import convnet
 from lipref.paths import RESULTS
-from lipref.rounding import evaluation_error
-from lipref.training import Settings, train
+from lipref.training import TrainingConfig, train
 
-DIGITS = load("digits")
+DIGITS = load_dataset("digits")
 RECORDS = RESULTS / "excluded"
 
 
@@ -94,11 +94,11 @@ def test_a_class_that_overrides_the_map_is_refused():
 
 @pytest.mark.parametrize("layer", EXCLUDED)
 def test_a_network_trains_and_is_certified(layer):
-    data = load("digits", limit_train=200, limit_test=50)
+    data = load_dataset("digits", limit_train=200, limit_test=50)
     model = network(layer, "XS_1x1")
     before = [parameter.detach().clone() for parameter in model.parameters()]
     batches = Batches(data.train, data, batch_size=50, seed=0, device="cpu")
-    train(model, batches, Settings(epochs=1, batch_size=50, learning_rate=0.1))
+    train(model, batches, TrainingConfig(epochs=1, batch_size=50, learning_rate=0.1))
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     found = network_bound(model)
     assert found.bound <= 1 + 1e-6

@@ -34,17 +34,22 @@ def test_it_sees_the_code_and_not_its_dress(tmp_path):
 
 
 def imported(path):
-    """The library's modules and packages that a file imports, also inside functions: their top names."""
+    """The library's modules and packages that a file imports, also inside functions: their top names.
+
+    Of certification, which reaches from margins to files of certificates, each module by itself.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path} imports relatively"
             module = node.module or ""
-            names = [f"lipref.{alias.name}" for alias in node.names] if module == "lipref" else [module]
+            parents = ("lipref", "lipref.certification")
+            names = [f"{module}.{alias.name}" for alias in node.names] if module in parents else [module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         for name in names:
-            top = name.split(".")[1] if name.startswith("lipref.") else ""
+            _, *parts = name.split(".") if name.startswith("lipref.") else [""]
+            top = "/".join(parts[:2] if parts[:1] == ["certification"] else parts[:1])
             if (PACKAGE / top).is_dir() or (PACKAGE / f"{top}.py").exists():
                 yield from [top] if top else []
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from lipref.audit import network_bound
-from lipref.certify import RADII, certify
-from lipref.data import Batches, load, pixels
+from lipref.certification.bounds import network_bound
+from lipref.certification.certify import RADII, certify
+from lipref.data import Batches, load_dataset, pixels
 from lipref.layers import LAYERS
 from lipref.nets import convnet
-from lipref.training import Settings, train
+from lipref.training import TrainingConfig, train
 
 # Learning rate, and the floors of accuracy and CRA(36/255), some points below what it reaches.
 FLOORS = {
@@ -27,11 +27,11 @@ FLOORS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_floor(name):
     learning_rate, accuracy, cra = FLOORS[name]
-    data = load("digits")
+    data = load_dataset("digits")
     torch.manual_seed(0)
     model = convnet("XS", name, data.num_classes, data.channels, data.image_size)
     batches = Batches(data.train, data, batch_size=64, seed=0, device="cpu")
-    outcome = train(model, batches, Settings(epochs=4, batch_size=64, learning_rate=learning_rate))
+    outcome = train(model, batches, TrainingConfig(epochs=4, batch_size=64, learning_rate=learning_rate))
     assert outcome.status == "done"
     found = certify(model, pixels(data.test, data, "cpu", torch.float64, 180), network_bound(model).bound)
     assert found.accuracy.value >= accuracy

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from lipref.activations import MaxMin
-from lipref.audit import network_bound
-from lipref.certify import certify
+from lipref.certification.bounds import network_bound
+from lipref.certification.certify import certify
+from lipref.certification.float_error import evaluation_error
+from lipref.certification.pair_bounds import pair_bounds
 from lipref.errors import LiprefError
-from lipref.heads import pair_bounds
 from lipref.layers import LAYERS
 from lipref.nets import FirstChannels, convnet
-from lipref.rounding import evaluation_error
 
 LINEAR = sorted(set(LAYERS) - {"cpl", "sll"})
 K = 4

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from lipref.certification.precision import deviation
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.nets import convnet
-from lipref.precision import deviation
 
 
 class Double(nn.Module):

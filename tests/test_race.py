@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from lipref import experiment, plots, race
 from lipref.cli import app
 from lipref.commands.running import LEFT
-from lipref.data import load
+from lipref.data import load_dataset
 from lipref.errors import LiprefError
 from lipref.race.recipes import ENTRIES, GOALS
 from lipref.race.runs import FILE
@@ -26,7 +26,7 @@ def contest(out, layers=("aol",), step=0.1, rates=(0.01,), **changes):
     given = {
         "minutes": (SHORT,),
         "seeds": (0,),
-        "data": load("digits", limit_train=128, limit_test=32),
+        "data": load_dataset("digits", limit_train=128, limit_test=32),
         "device": "cpu",
     }
     one = race.Race(entries=tuple(race.entries(layers, ("XS",), rates, **SETTINGS)), out=out, **(given | changes))

@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from lipref.audit import network_bound
-from lipref.certify import EvaluationError, certify
+from lipref.certification.bounds import network_bound
+from lipref.certification.certify import EvaluationError, certify
+from lipref.certification.float_error import evaluation_error
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.layers import frequency as frequency_layers
 from lipref.linalg.rounding import absolute_norm, gamma
 from lipref.linalg.spectrum import apply_symbol_densely, kernel_symbol
 from lipref.nets import convnet
-from lipref.rounding import evaluation_error
 
 SINGLE = 2.0**-24
 

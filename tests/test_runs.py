@@ -14,10 +14,10 @@ import torch
 from tiny_runs import CPU, TINY, cli, strip, tiny
 
 from lipref import checkpoint, experiment, report, runs
-from lipref.data import load
+from lipref.data import load_dataset
 from lipref.errors import LiprefError
 from lipref.paths import RESULTS, ROOT
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 
 
 def test_the_configuration_decides_the_folder():
@@ -28,7 +28,7 @@ def test_the_configuration_decides_the_folder():
         tiny(learning_rate=0.06)[0],
         tiny(seed=1)[0],
         tiny("soc")[0],
-        experiment.configure(load("digits", limit_train=100), spec, "XS", config.settings, CPU),
+        experiment.configure(load_dataset("digits", limit_train=100), spec, "XS", config.settings, CPU),
         experiment.configure(data, spec, "XS", config.settings, CPU, validation=0.1),
         experiment.configure(data, spec, "S", config.settings, CPU),
         *(replace(config, **change) for change in ({"version": "0"}, {"code": "0"}, {"torch": "0"})),
@@ -38,7 +38,7 @@ def test_the_configuration_decides_the_folder():
 
 def test_a_configuration_from_before_the_code_was_part_of_it_keeps_its_digest():
     for record in json.loads((RESULTS / "digits-xs" / "records.json").read_text()):
-        config = runs.RunConfig(**(record["config"] | {"settings": Settings(**record["config"]["settings"])}))
+        config = runs.RunConfig(**(record["config"] | {"settings": TrainingConfig(**record["config"]["settings"])}))
         assert config.digest == record["digest"]
         assert config.as_dict() == record["config"]
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lipref import checkpoint, experiment, published
 from lipref.attacks.loading import load_target
-from lipref.audit import audit, network_bound
+from lipref.certification.bounds import audit, network_bound
 from lipref.commands.soundness import do_soundness
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS

@@ -12,7 +12,7 @@ from tiny_runs import CPU, EXAMPLE, TABLE_ONLY, TINY, cli, tiny
 
 from lipref import plans, recipes, report, runs, sweeps
 from lipref.paths import ROOT
-from lipref.training import Settings
+from lipref.training import TrainingConfig
 
 
 def test_reproduce_with_ones_own_layer_in_processes_and_again(tmp_path):
@@ -97,7 +97,7 @@ def test_the_search_never_sees_the_test_set(tmp_path):
 def test_costly_layers_start_first():
     plan = plans.Plan(
         dataset="digits", sizes=("XS",), layers=("aol", "mine.py:X", "lot"), seeds=(0,), given=True, out=ROOT,
-        settings=Settings(epochs=1, learning_rate=0.1), search=recipes.Search(epochs=1),
+        settings=TrainingConfig(epochs=1, learning_rate=0.1), search=recipes.Search(epochs=1),
     )  # fmt: skip
     assert [layer for _, layer in plan.tasks()] == ["mine.py:X", "lot", "aol"]
 
@@ -111,7 +111,7 @@ def test_a_searched_rate_that_diverges_is_cut_and_said_so(tmp_path):
         seeds=(0,),
         given=False,
         out=tmp_path,
-        settings=Settings(epochs=3, learning_rate=0.1, batch_size=50),
+        settings=TrainingConfig(epochs=3, learning_rate=0.1, batch_size=50),
         search=recipes.Search(epochs=1, learning_rates=(3.0,)),
     )
     *tried, record = sweeps.run_task(plan, ("XS", "standard"), data, lambda step: None)
@@ -131,7 +131,7 @@ def test_where_a_learning_rate_comes_from_is_this_plans_answer(tmp_path, monkeyp
     _, data, _ = tiny()
     given = plans.Plan(
         dataset="digits", sizes=("XS",), layers=("standard",), seeds=(0,), given=True, out=tmp_path,
-        settings=Settings(epochs=1, learning_rate=0.1, batch_size=50), search=recipes.Search(epochs=1),
+        settings=TrainingConfig(epochs=1, learning_rate=0.1, batch_size=50), search=recipes.Search(epochs=1),
     )  # fmt: skip
     (first,) = sweeps.run_task(given, ("XS", "standard"), data, lambda step: None)
     found = recipes.Recipe(0.1, given.settings.weight_decay, "search")

@@ -12,7 +12,7 @@ from lipref import workloads
 from lipref.errors import LiprefError
 from lipref.losses import OFFSET, offset_cross_entropy
 from lipref.nets import convnet
-from lipref.training import Settings, learning_rate_at, momentum_at, train
+from lipref.training import TrainingConfig, learning_rate_at, momentum_at, train
 
 
 @pytest.fixture(autouse=True)
@@ -132,12 +132,12 @@ def torch_one_cycle(total_steps, **keywords):
 @pytest.mark.parametrize("steps_per_epoch", [1, 2, 5])
 def test_schedules_are_those_of_pytorch(epochs, steps_per_epoch):
     steps = range(epochs * steps_per_epoch)
-    paper = Settings(epochs=epochs, learning_rate=0.07, schedule="paper")
+    paper = TrainingConfig(epochs=epochs, learning_rate=0.07, schedule="paper")
     expected = [pair for pair in torch_one_cycle(epochs) for _ in range(steps_per_epoch)]
     got = [(learning_rate_at(paper, s, steps_per_epoch), momentum_at(paper, s, steps_per_epoch)) for s in steps]
     torch.testing.assert_close(torch.tensor(got).double(), torch.tensor(expected).double(), rtol=1e-10, atol=0)
 
-    smooth = Settings(epochs=epochs, learning_rate=0.07, schedule="onecycle", momentum=0.8)
+    smooth = TrainingConfig(epochs=epochs, learning_rate=0.07, schedule="onecycle", momentum=0.8)
     expected = [rate for rate, _ in torch_one_cycle(len(steps), cycle_momentum=False)]
     got = [learning_rate_at(smooth, step, steps_per_epoch) for step in steps]
     torch.testing.assert_close(torch.tensor(got).double(), torch.tensor(expected).double(), rtol=1e-10, atol=0)
@@ -145,13 +145,13 @@ def test_schedules_are_those_of_pytorch(epochs, steps_per_epoch):
 
 
 def test_landmarks_of_the_cycle():
-    paper = Settings(epochs=10, learning_rate=0.5, schedule="paper")
+    paper = TrainingConfig(epochs=10, learning_rate=0.5, schedule="paper")
     rates = [learning_rate_at(paper, step, 1) for step in range(10)]
     assert rates[0] == pytest.approx(0.5 / 25)
     assert rates[2] == pytest.approx(0.5)
     assert rates[9] == pytest.approx(0.5 / 25e4)
     assert [momentum_at(paper, step, 1) for step in (0, 2, 9)] == pytest.approx([0.95, 0.85, 0.95])
-    constant = Settings(epochs=10, learning_rate=0.5, schedule="constant")
+    constant = TrainingConfig(epochs=10, learning_rate=0.5, schedule="constant")
     assert {learning_rate_at(constant, step, 1) for step in range(10)} == {0.5}
 
 
@@ -196,13 +196,13 @@ def test_settings_out_of_range(name, value):
 
 
 def test_any_whole_number_is_recorded_as_one():
-    settings = Settings(epochs=np.int64(2), learning_rate=0.1, batch_size=np.uint8(9), seed=np.int32(0))
-    plain = Settings(epochs=2, learning_rate=0.1, batch_size=9)
+    settings = TrainingConfig(epochs=np.int64(2), learning_rate=0.1, batch_size=np.uint8(9), seed=np.int32(0))
+    plain = TrainingConfig(epochs=2, learning_rate=0.1, batch_size=9)
     assert json.dumps(settings.as_dict()) == json.dumps(plain.as_dict())
 
 
 def test_defaults_are_the_paper_s():
-    settings = Settings(epochs=1, learning_rate=0.1)
+    settings = TrainingConfig(epochs=1, learning_rate=0.1)
     assert (settings.batch_size, settings.offset, settings.temperature) == (256, OFFSET, 0.25)
     assert pytest.approx(2 * math.sqrt(2) * 36 / 255) == OFFSET
 

@@ -6,7 +6,7 @@ from torch import nn
 from toy_training import SETTINGS, Synthetic, build
 
 from lipref import checkpoint
-from lipref.training import Settings, train
+from lipref.training import TrainingConfig, train
 
 
 class Poison(nn.Module):
@@ -90,7 +90,7 @@ def test_weights_spoilt_by_the_very_last_step_are_no_result(tmp_path, keep):
 
 def test_a_learning_rate_far_too_large(tmp_path):
     path = tmp_path / "checkpoint"
-    settings = Settings(epochs=30, learning_rate=1e18, batch_size=8, schedule="constant", seed=5)
+    settings = TrainingConfig(epochs=30, learning_rate=1e18, batch_size=8, schedule="constant", seed=5)
     outcome = train(poisoned(10**9), Synthetic(), settings, checkpoint_path=path, checkpoint_seconds=0)
     assert outcome.status == "diverged"
     assert outcome.diverged["layer"] in {"0", "1.0", "1.2", "3"}
@@ -100,7 +100,7 @@ def test_a_learning_rate_far_too_large(tmp_path):
 
 def test_a_diverged_run_started_again_diverges_again(tmp_path):
     path = tmp_path / "checkpoint"
-    settings = Settings(epochs=30, learning_rate=1e18, batch_size=8, schedule="constant", seed=5)
+    settings = TrainingConfig(epochs=30, learning_rate=1e18, batch_size=8, schedule="constant", seed=5)
     first, second = (
         train(poisoned(10**9), Synthetic(), settings, checkpoint_path=path, checkpoint_seconds=0) for _ in range(2)
     )

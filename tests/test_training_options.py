@@ -10,15 +10,16 @@ from tiny_runs import CPU, tiny
 from torch import nn
 from toy_training import SETTINGS, Interrupted, Synthetic, bits, interrupt_at, timeless
 
-from lipref import certify, checkpoint, display, experiment, forward, nets, plans, runs, training, updates
+from lipref import checkpoint, display, experiment, forward, nets, plans, runs, training, updates
 from lipref.activations import MaxMin
-from lipref.audit import network_bound
+from lipref.certification import certify
+from lipref.certification.bounds import network_bound
+from lipref.certification.float_error import evaluation_error
 from lipref.data import pixels
 from lipref.errors import LiprefError
 from lipref.layers import AOLConv2d, BCOPConv2d, CayleyConv2d, CPLConv2d, SOCConv2d, fresh_copy
 from lipref.losses import offset_cross_entropy
-from lipref.rounding import evaluation_error
-from lipref.settings import Settings, learning_rate_at
+from lipref.settings import TrainingConfig, learning_rate_at
 from lipref.speed import Speed, beyond_rounding, options_of
 from lipref.training import train
 
@@ -85,12 +86,12 @@ def test_without_options_the_numbers_are_those_of_a_plain_loop_bit_for_bit():
 
 
 def test_without_options_a_configuration_is_what_it_was():
-    settings = Settings(epochs=3, learning_rate=0.1).as_dict()
+    settings = TrainingConfig(epochs=3, learning_rate=0.1).as_dict()
     assert list(settings) == [
         "epochs", "learning_rate", "batch_size", "weight_decay", "momentum", "schedule", "offset", "temperature",
         "seed",
     ]  # fmt: skip
-    assert Settings(**settings) == Settings(epochs=3, learning_rate=0.1)
+    assert TrainingConfig(**settings) == TrainingConfig(epochs=3, learning_rate=0.1)
     assert options_of(settings) == beyond_rounding(settings) == ""
 
 
@@ -99,7 +100,7 @@ def test_options_are_part_of_the_configuration(settings):
     config = dataclasses.replace(plain, settings=settings)
     stored = json.loads(json.dumps(config.as_dict()))
     assert config.digest != dataclasses.replace(plain, settings=SETTINGS).digest
-    assert runs.RunConfig(**(stored | {"settings": Settings(**stored["settings"])})) == config
+    assert runs.RunConfig(**(stored | {"settings": TrainingConfig(**stored["settings"])})) == config
     assert options_of(stored["settings"])
     changed = settings.speed.precision != "float32" or settings.ema is not None
     assert bool(beyond_rounding(stored["settings"])) == changed

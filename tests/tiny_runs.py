@@ -7,10 +7,10 @@ import sys
 import torch
 
 from lipref import experiment
-from lipref.data import load
+from lipref.data import load_dataset
 from lipref.layers import resolve
 from lipref.paths import ROOT
-from lipref.training import Settings
+from lipref.training import TrainingConfig
 
 CPU = torch.device("cpu")
 TINY = ["--dataset", "digits", "--limit-train", "200", "--limit-test", "50", "--batch-size", "50"]
@@ -30,9 +30,9 @@ def cli(*arguments, check=True, own=None, **options):
 
 
 def tiny(layer="aol", **settings):
-    data = load("digits", limit_train=200, limit_test=50)
+    data = load_dataset("digits", limit_train=200, limit_test=50)
     spec = resolve(layer)
-    settings = Settings(**({"epochs": 1, "learning_rate": 0.05, "batch_size": 50} | settings))
+    settings = TrainingConfig(**({"epochs": 1, "learning_rate": 0.05, "batch_size": 50} | settings))
     return experiment.configure(data, spec, "XS", settings, CPU), data, spec
 
 

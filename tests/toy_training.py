@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from lipref.training import Settings, train
+from lipref.training import TrainingConfig, train
 
-SETTINGS = Settings(epochs=3, learning_rate=0.01, batch_size=8, weight_decay=1e-3, seed=5)
+SETTINGS = TrainingConfig(epochs=3, learning_rate=0.01, batch_size=8, weight_decay=1e-3, seed=5)
 
 
 class Synthetic:

@@ -20,11 +20,11 @@ from lipref.attacks.judging import Attacked
 from lipref.attacks.loading import Target
 from lipref.attacks.minimum import minimum_norm
 from lipref.attacks.pgd import attack
-from lipref.audit import network_bound
-from lipref.certify import RADII, EvaluationError, certify, radius_name
+from lipref.certification.bounds import network_bound
+from lipref.certification.certify import RADII, EvaluationError, certify, radius_name
+from lipref.certification.float_error import evaluation_error
 from lipref.errors import LiprefError
 from lipref.provenance import environment, write_json
-from lipref.rounding import evaluation_error
 from lipref.runs import make_folder
 
 FORMAT = 2

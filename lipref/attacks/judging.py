@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lipref.attacks.ball import norms
-from lipref.certify import margins
+from lipref.certification.certify import margins
 from lipref.errors import LiprefError
 from lipref.layers import fresh_copy
 from lipref.nets import ConvNet

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lipref.attacks.ball import Box
-from lipref.classifier import load as load_classifier
-from lipref.data import ImageData, load, pixels, validation_split
+from lipref.certification.classifier import load as load_classifier
+from lipref.data import ImageData, load_dataset, pixels, validation_split
 from lipref.errors import LiprefError
 from lipref.nets import ConvNet
 from lipref.runs import read_record
@@ -39,7 +39,7 @@ def load_target(
     """Read the run in ``folder`` with the first ``images`` of the pictures that it was certified on.
 
     Args:
-        dataset: where the record's name is not one that `lipref.data.load` knows: ``imagefolder:PATH``.
+        dataset: where the record's name is not one that `lipref.load_dataset` knows: ``imagefolder:PATH``.
         layer: where the record's layer is a user's own: ``path/to/file.py:Class``.
 
     Raises:
@@ -68,7 +68,7 @@ def _data(config: dict, dataset: str | None, data_root: Path | None) -> ImageDat
     name = dataset or config["dataset"]
     as_name = config["dataset"] if name.startswith("imagefolder:") else None
     try:
-        data = load(
+        data = load_dataset(
             name, data_root, limit_train=config["train_images"], limit_test=config["test_images"], as_name=as_name
         )
     except LiprefError as error:

@@ -18,7 +18,7 @@ from lipref.attacks.ball import (
 )
 from lipref.attacks.judging import Attacked, check_images, judge, parameters_of, searched, verdict
 from lipref.attacks.library import AUTOATTACK, LIBRARY, autoattack_perturbations, library_perturbations
-from lipref.certify import margins
+from lipref.certification.certify import margins
 from lipref.errors import LiprefError
 
 METHODS = ("pgd", *LIBRARY, AUTOATTACK)

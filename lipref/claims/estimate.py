@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from lipref import comparison
-from lipref.certify import Proportion
+from lipref.certification.certify import Proportion
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,19 @@ import pandas as pd
 import torch
 import typer
 
-from lipref import certificates, display
-from lipref.certify import TTA, Certificate, radius_name
-from lipref.certify import certify as run_certify
+from lipref import display
+from lipref.certification import certificate as certificates
+from lipref.certification.certify import TTA, Certificate, radius_name
+from lipref.certification.certify import certify as run_certify
+from lipref.certification.classifier import CertifiedClassifier, load, read_config
+from lipref.certification.pair_bounds import pair_bounds
+from lipref.certification.precision import PRECISIONS, deviation
 from lipref.checkpoint import replace_file
-from lipref.classifier import Classifier, load, read_config
 from lipref.commands import options as o
-from lipref.data import DATASETS, ImageData, pixels, validation_split
-from lipref.data import load as load_data
+from lipref.data import DATASETS, ImageData, load_dataset, pixels, validation_split
 from lipref.data.catalogue import FOLDER_PREFIX
 from lipref.errors import LiprefError
-from lipref.heads import pair_bounds
 from lipref.plans import check_device
-from lipref.precision import PRECISIONS, deviation
 from lipref.runs import RunConfig
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or its weights.safetensors.")]
@@ -134,7 +134,7 @@ def _shares(certificate: Certificate) -> str:
     return ", ".join(f"{name} {100 * share.value:.1f} %" for name, share in shares.items())
 
 
-def _say_proved(classifier: Classifier) -> None:
+def _say_proved(classifier: CertifiedClassifier) -> None:
     if classifier.bound is None:
         display.say(f"not proved: {'; '.join(classifier.audit.unproved)}")
 
@@ -145,11 +145,11 @@ def _data_of(config: RunConfig, dataset: str | None, root: Path | None) -> Image
     if name not in DATASETS and not name.startswith(FOLDER_PREFIX):
         raise LiprefError(f"the run is on the image folder {name!r}: tell where it is with --dataset imagefolder:PATH")
     called = config.dataset if name.startswith(FOLDER_PREFIX) else None
-    whole = load_data(name, root, as_name=called)
+    whole = load_dataset(name, root, as_name=called)
     if len(whole.train) < config.train_images or len(whole.test) < config.test_images:
         found, wanted = (len(whole.train), len(whole.test)), (config.train_images, config.test_images)
         raise LiprefError(f"{name} has {found} pictures to train and test, the run had {wanted}: give its own data set")
-    data = load_data(
+    data = load_dataset(
         name, root, as_name=called, limit_train=config.train_images, limit_test=config.test_images
     )  # fmt: skip
     if data.fingerprint() != config.data_sha256:

@@ -13,7 +13,7 @@ from lipref import display, plans, profiles
 from lipref import race as racing
 from lipref.commands import options as o
 from lipref.commands.running import LEFT, raise_failures, stopped
-from lipref.data import load
+from lipref.data import load_dataset
 from lipref.errors import LiprefError
 from lipref.paths import RUNS
 from lipref.race.recipes import ENTRIES
@@ -72,7 +72,7 @@ def race(
     settings = {name: chosen[name] for name in ("batch_size", "weight_decay")}
     entries = racing.entries(names, sizes, rates, **settings, ema=ema)
     out = make_folder(out or RUNS / ("race" if profile == "goals" else f"race-{profile}"))
-    data = load(chosen["dataset"], data_root, limit_train=limit_train, limit_test=limit_test)
+    data = load_dataset(chosen["dataset"], data_root, limit_train=limit_train, limit_test=limit_test)
     contest = racing.Race(
         entries=tuple(entries), minutes=_positive(chosen["minutes"], "--minutes"),
         seeds=plans.whole_numbers(chosen["seeds"], "--seeds"), data=data, device=device, out=out, validation=validation,

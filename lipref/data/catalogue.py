@@ -41,7 +41,7 @@ _SHAPES = {
 }
 
 
-def load(
+def load_dataset(
     name: str,
     root: str | os.PathLike[str] | None = None,
     *,
@@ -83,9 +83,9 @@ def load(
 def shape(name: str, root: str | os.PathLike[str] | None = None) -> Shape:
     """The shape of the data set ``name``; nothing is downloaded for it, but an image folder is read.
 
-    Raises LiprefError as `load` does.
+    Raises LiprefError as `load_dataset` does.
     """
     if name in _SHAPES:
         return _SHAPES[name]
-    data = load(name, root)
+    data = load_dataset(name, root)
     return Shape(data.image_size, data.channels, data.num_classes, len(data.train))

@@ -34,8 +34,7 @@ class AOLConv2d(KernelConv2d):
     capturable = True
     EPSILON = 1e-6
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def make_parameters(self) -> None:
         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
         self.reset_parameters()

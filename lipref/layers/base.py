@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Hashable, Sequence
 from typing import ClassVar
@@ -37,8 +38,8 @@ def in_backward() -> bool:
 class LipschitzConv2d(nn.Module):
     """A map ``(N, C_in, H, W) -> (N, C_out, H, W)`` that does not expand l2 distances.
 
-    It has the signature of ``torch.nn.Conv2d``. A method defines its parameters and buffers in ``__init__`` (whole from
-    the start, and independent of the image size), and
+    It has the signature of ``torch.nn.Conv2d``. A method defines its parameters and buffers in `make_parameters` (whole
+    from the start, and independent of the image size), and
 
     * `prepare`, the parameter transformation: everything that does not depend on the batch, as a dict of tensors that
       includes the bias;
@@ -124,8 +125,16 @@ class LipschitzConv2d(nn.Module):
             self.bias = nn.Parameter(torch.empty(out_channels, **self._factory))
         else:
             self.register_parameter("bias", None)
+        self.make_parameters()
 
     # ---- what a method defines ----
+
+    def make_parameters(self) -> None:
+        """Register and initialise the method's parameters and buffers, made with ``**self._factory``.
+
+        Called at the end of construction, before a method's own options are set: parameters that depend on these are
+        made in ``__init__``, after its base class's.
+        """
 
     def prepare(self, size: Size) -> Operator:
         """Parameter transformation: the operator for images of ``size`` ``(H, W)``.
@@ -299,7 +308,17 @@ class LipschitzConv2d(nn.Module):
             f"{self.in_channels}, {self.out_channels}, "
             f"kernel_size={self.kernel_size}, padding_mode={self.padding_mode!r}"
         )
-        return text if self.bias is not None else text + ", bias=False"
+        if self.bias is None:
+            text += ", bias=False"
+        own = {  # device and dtype are no attributes
+            name: getattr(self, name)
+            for cls in type(self).__mro__
+            for name, parameter in inspect.signature(cls.__init__).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY and hasattr(self, name)
+        }
+        return text + "".join(
+            f", {name}={value!r}" for name, value in own.items() if value is not None and value is not False
+        )
 
 
 def in_quick_layout(value: Tensor) -> Tensor:

@@ -49,9 +49,29 @@ class BCOPConv2d(KernelConv2d):
 
     capturable = asks = True
 
-    def __init__(self, *args, iterations: int | None = None, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | str = "same",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str | None = None,
+        *,
+        iterations: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device=device, dtype=dtype,
+        )  # fmt: skip
         self._store_counts(iterations=iterations)
+
+    def make_parameters(self) -> None:
         small, large = sorted((self.in_channels, self.out_channels))
         self.matrix = nn.Parameter(empty((small, large), **self._factory))
         frames = empty((2 * (self.kernel_size - 1), large, large // 2), **self._factory)

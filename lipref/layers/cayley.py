@@ -37,8 +37,7 @@ class CayleyConv2d(FrequencyConv2d):
 
     capturable = asks = True
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def make_parameters(self) -> None:
         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
         self.scale = nn.Parameter(empty((), **self._factory))

@@ -44,9 +44,29 @@ class CPLConv2d(ResidualConv2d):
     WARM_UP = 50
     SIDE = 16  # of the largest map
 
-    def __init__(self, *args, eval_iterations: int | None = None, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | str = "same",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str | None = None,
+        *,
+        eval_iterations: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device=device, dtype=dtype,
+        )  # fmt: skip
         self._store_counts(eval_iterations=eval_iterations)
+
+    def make_parameters(self) -> None:
         channels, k = self.in_channels, self.kernel_size
         side = 1 if k == 1 else self.SIDE
         self.weight = nn.Parameter(empty((channels, channels, k, k), **self._factory))

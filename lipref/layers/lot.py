@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+import torch
 from torch import Tensor, empty, nn
 
 from lipref.layers.base import Size
@@ -36,9 +37,29 @@ class LOTConv2d(FrequencyConv2d):
     default_padding = "zeros"
     capturable = asks = True
 
-    def __init__(self, *args, terms: int = 10, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | str = "same",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str | None = None,
+        *,
+        terms: int = 10,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device=device, dtype=dtype,
+        )  # fmt: skip
         self._store_counts(terms=terms)
+
+    def make_parameters(self) -> None:
         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
         self.reset_parameters()

@@ -14,23 +14,25 @@ from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, PathFin
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import TypeVar
 
 from torch import nn
 
 from lipref.errors import LiprefError
 
 LAYERS: dict[str, type[nn.Module]] = {}
+L = TypeVar("L", bound=type[nn.Module])
 _PREFIX = "lipref_user_"  # of the modules of users' files
 
 
-def register(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
+def register(name: str) -> Callable[[L], L]:
     """Class decorator: from now on every command, sweep, table and figure takes ``name``.
 
     Raises:
         LiprefError: if another class has that name already.
     """
 
-    def decorate(cls: type[nn.Module]) -> type[nn.Module]:
+    def decorate(cls: L) -> L:
         taken = LAYERS.get(name)
         if taken is not None and _place(taken) != _place(cls):
             raise LiprefError(

@@ -34,8 +34,7 @@ class SLLConv2d(ResidualConv2d):
     capturable = True
     EPSILON = 1e-6
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def make_parameters(self) -> None:
         channels, k = self.in_channels, self.kernel_size
         self.weight = nn.Parameter(empty((channels, channels, k, k), **self._factory))
         self.r = nn.Parameter(empty((channels,), **self._factory))

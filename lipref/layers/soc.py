@@ -57,11 +57,31 @@ class SOCConv2d(LipschitzConv2d):
     ERROR = 1e-5  # at most, of the series in evaluation: else large kernels, where few terms do, would contract by it
 
     def __init__(
-        self, *args, train_terms: int = 5, eval_terms: int | None = None, recompute: bool = False, **kwargs
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | str = "same",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str | None = None,
+        *,
+        train_terms: int = 5,
+        eval_terms: int | None = None,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device=device, dtype=dtype,
+        )  # fmt: skip
         self._store_counts(train_terms=train_terms, eval_terms=eval_terms)
         self.recompute = recompute
+
+    def make_parameters(self) -> None:
         m, k = max(self.in_channels, self.out_channels), self.kernel_size
         self.kappa = 1.0 if k == 1 else 0.7
         self.weight = nn.Parameter(empty((m, m, k, k), **self._factory))

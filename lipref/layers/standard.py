@@ -21,8 +21,7 @@ class StandardConv2d(KernelConv2d):
     proved = False
     capturable = True
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def make_parameters(self) -> None:
         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
         self.reset_parameters()

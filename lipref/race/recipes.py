@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from lipref.errors import LiprefError
 from lipref.names import short_name
 from lipref.recipes import paper_recipe
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 from lipref.speed import Speed, usual
 
 # CRA(36/255) in percent that at least one of the seven layers should reach, by minutes of training.
@@ -40,7 +40,7 @@ class Entry:
     ema: float | None = None
     speed: Speed = _PRECISE
 
-    def settings(self, dataset: str, device: str, epochs: int, seed: int) -> Settings:
+    def settings(self, dataset: str, device: str, epochs: int, seed: int) -> TrainingConfig:
         """The hyperparameters of one run.
 
         Raises:
@@ -53,7 +53,7 @@ class Entry:
             raise LiprefError(
                 f"{self.layer} {self.size}: the paper has no learning rate for {dataset}; give --learning-rate"
             )
-        return Settings(
+        return TrainingConfig(
             epochs=epochs, learning_rate=rate, weight_decay=decay, batch_size=self.batch_size, schedule=self.schedule,
             seed=seed, ema=self.ema, speed=self.speed if device.startswith("cuda") else Speed(),
         )  # fmt: skip

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from lipref.attacks.judging import judge
-from lipref.audit import audit
-from lipref.audit.linear import dense_matrix
+from lipref.certification.bounds import audit
+from lipref.certification.bounds.linear import dense_matrix
 from lipref.errors import LiprefError
 from lipref.layers import (
     AOLConv2d,
@@ -79,7 +79,7 @@ def constants(
     method, not the rounding of float32.
 
     Args:
-        model: anything that `lipref.audit.audit` takes.
+        model: anything that `lipref.audit` takes.
         iterations: of the power method, from a random start.
         seed: decides the starts.
         exact: also the singular values of layers with at most `DENSE_SIDE` inputs and outputs.

@@ -8,9 +8,9 @@ from fractions import Fraction
 
 from torch import Tensor, nn
 
-from lipref.certify import RADII, certify
+from lipref.certification.certify import RADII, certify
+from lipref.certification.float_error import EvaluationError
 from lipref.layers import LipschitzConv2d
-from lipref.rounding import EvaluationError
 
 WAYS = ("undivided", "published", "proved")
 
@@ -29,7 +29,7 @@ def price(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], published: float, proved: float | None,
     error: EvaluationError | None = None,
 ) -> list[Price]:  # fmt: skip
-    """Certified counts at radius 0 (right, by more than the rounding) and at `lipref.certify.RADII`, three ways.
+    """Certified counts at radius 0 (right, by more than the rounding) and at `certify.RADII`, three ways.
 
     ``undivided``: ``margin / sqrt(2)``, as the paper's tables have it, where every layer is 1-Lipschitz by its design
     (`LipschitzConv2d.proved`). ``published``: divided by the product of power-iteration estimates. ``proved``: divided
@@ -39,7 +39,7 @@ def price(
         batches: ``(images, labels)``, mean-subtracted images in units of [0, 1].
         published: the published product (`lipref.soundness.constants`).
         proved: the proved bound, or None.
-        error: bound of the rounding, `lipref.rounding.evaluation_error`, or None.
+        error: bound of the rounding, `lipref.certification.float_error.evaluation_error`, or None.
 
     Raises:
         LiprefError: no images, or logits that are not finite.

@@ -13,14 +13,14 @@ import torch
 
 from lipref import checkpoint
 from lipref.attacks.loading import Target, load_target
-from lipref.audit import Audit, network_bound
-from lipref.certify import radius_name
+from lipref.certification.bounds import Audit, network_bound
+from lipref.certification.certify import radius_name
+from lipref.certification.float_error import evaluation_error
 from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.nets import ConvNet, convnet
 from lipref.provenance import environment, write_json
-from lipref.rounding import evaluation_error
 from lipref.runs import make_folder, read_record
 from lipref.soundness.constants import PUBLISHED_ITERATIONS, as_published, constants
 from lipref.soundness.price import price

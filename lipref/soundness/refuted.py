@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from lipref.attacks import attack
 from lipref.attacks.ball import check_counts
-from lipref.audit import audit
-from lipref.certify import certify
-from lipref.data import ImageData, Split, load, pixels
+from lipref.certification.bounds import audit
+from lipref.certification.certify import certify
+from lipref.data import ImageData, Split, load_dataset, pixels
 from lipref.errors import LiprefError
 from lipref.soundness.specimens import SHAPE, SPECIMENS
 
@@ -42,7 +42,7 @@ def refuted(images: int = 100, seed: int = 0, only: str | None = None) -> pd.Dat
     chosen = [specimen for specimen in SPECIMENS if only in (None, specimen.name)]
     if not chosen:
         raise LiprefError(f"only={only!r}: give one of {', '.join(specimen.name for specimen in SPECIMENS)}")
-    data = load("digits")
+    data = load_dataset("digits")
     if images > len(data.test):
         raise LiprefError(f"images={images}: give a number from 1 to {len(data.test)}, the test images of digits")
     train_x, train_y = _inputs(data.train, data, torch.float32)

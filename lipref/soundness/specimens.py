@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lipref.activations import MaxMin
-from lipref.audit import audit
+from lipref.certification.bounds import audit
 from lipref.layers import AOLConv2d, BCOPConv2d, CPLConv2d, LipschitzConv2d, SOCConv2d, StandardConv2d
 from lipref.losses import offset_cross_entropy
 from lipref.nets import FirstChannels, PadChannels

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from lipref import plans, published, report
-from lipref.certify import CURVE_STEP, RADII
+from lipref.certification.certify import CURVE_STEP, RADII
 from lipref.errors import LiprefError
 from lipref.paths import RESULTS, ROOT
 from lipref.soundness.records import COLUMNS, CONSTANTS, DIGITS, PRICE, PRODUCT, REFUTED, read_table

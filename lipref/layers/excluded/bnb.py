@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, empty, nn
 
 from lipref.errors import LiprefError
@@ -31,14 +32,34 @@ class BnBConv2d(KernelConv2d):
         LiprefError: a kernel of more than one tap.
     """
 
-    def __init__(self, *args, iterations: int | None = None, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | str = "same",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str | None = None,
+        *,
+        iterations: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self._store_counts(iterations=iterations)
+
+    def make_parameters(self) -> None:
         if self.kernel_size != 1:
             raise LiprefError(
                 f"BnBConv2d: kernel_size={self.kernel_size}: it orthogonalises one matrix, so only kernel_size=1 is; "
                 "use a network with 1x1 kernels, such as XS_1x1"
             )
-        self._store_counts(iterations=iterations)
         self.weight = nn.Parameter(empty((self.out_channels, self.in_channels, 1, 1), **self._factory))
         self.reset_parameters()
 

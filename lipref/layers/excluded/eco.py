@@ -42,12 +42,32 @@ class ECOConv2d(LipschitzConv2d):
     padding_modes = ("circular",)
 
     def __init__(
-        self, *args, allow_any_side: bool = False, train_terms: int = 5, eval_terms: int = 10, **kwargs
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | str = "same",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str | None = None,
+        *,
+        allow_any_side: bool = False,
+        train_terms: int = 5,
+        eval_terms: int = 10,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device=device, dtype=dtype,
+        )  # fmt: skip
         self._store_counts(train_terms=train_terms, eval_terms=eval_terms)
         self.allow_any_side = allow_any_side
         self.proved = not allow_any_side or self.kernel_size == 1
+
+    def make_parameters(self) -> None:
         m = max(self.in_channels, self.out_channels)
         self.weight = nn.Parameter(empty(((self.kernel_size**2 + 1) // 2, m, m), **self._factory))
         self.reset_parameters()
@@ -97,9 +117,6 @@ class ECOConv2d(LipschitzConv2d):
 
     def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         return conv_rounding(operator["weight"], operator.get("bias"), size, unit)
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + (", allow_any_side=True" if self.allow_any_side else "")
 
 
 def dilation(size: Size, k: int) -> tuple[int, int]:

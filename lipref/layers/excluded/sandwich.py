@@ -43,8 +43,7 @@ class SandwichConv2d(LipschitzConv2d):
     padding_modes = ("circular",)
     PSI = 10.0
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def make_parameters(self) -> None:
         shape = (self.out_channels, self.out_channels + self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
         self.scale = nn.Parameter(empty((), **self._factory))

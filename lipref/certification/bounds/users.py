@@ -7,8 +7,8 @@ from typing import Generic
 
 from torch import nn
 
-from lipref.audit.linear import Shape, steepest
-from lipref.audit.tampering import COPYING, Refused
+from lipref.certification.bounds.linear import Shape, steepest
+from lipref.certification.bounds.tampering import COPYING, Refused
 from lipref.layers import (
     AOLConv2d,
     BCOPConv2d,
@@ -29,7 +29,7 @@ OWN = {cls for kind in LIBRARY for cls in kind.__mro__}
 # What a class may define and still inherit proofs: what sets settings and values, which are checked on the instance,
 # what prints, and what Python itself puts there.
 HARMLESS = {
-    "__init__", "reset_parameters", "initialise_end", "extra_repr", "__repr__", "complexity",
+    "__init__", "make_parameters", "reset_parameters", "initialise_end", "extra_repr", "__repr__", "complexity",
     "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__", "__annotate_func__",
     "__annotations_cache__", "__firstlineno__", "__static_attributes__", "__dict__", "__weakref__", "__orig_bases__",
     "__parameters__", "__abstractmethods__", "_abc_impl",

@@ -11,12 +11,12 @@ from numbers import Integral
 import torch
 from torch import nn
 
-from lipref.audit import tampering, users
-from lipref.audit.folded import folded_bound, unlike_folded
-from lipref.audit.known import CONSTANTS, NEEDS_IMAGES, NOT_EXPANDING
-from lipref.audit.linear import Shape, measured_norm
-from lipref.audit.tampering import Refused
-from lipref.audit.users import LIBRARY, library_class
+from lipref.certification.bounds import tampering, users
+from lipref.certification.bounds.folded import folded_bound, unlike_folded
+from lipref.certification.bounds.known import CONSTANTS, NEEDS_IMAGES, NOT_EXPANDING
+from lipref.certification.bounds.linear import Shape, measured_norm
+from lipref.certification.bounds.tampering import Refused
+from lipref.certification.bounds.users import LIBRARY, library_class
 from lipref.errors import LiprefError
 from lipref.layers import Folded
 from lipref.nets import ConvNet
@@ -92,7 +92,7 @@ def network_bound(model: ConvNet) -> Audit:
     """
     if type(model) is not ConvNet or "forward" in vars(model):
         raise LiprefError(
-            f"{type(model).__name__} is not a plain ConvNet; lipref.audit.audit(model, (C, H, W)) takes other networks"
+            f"{type(model).__name__} is not a plain ConvNet; lipref.audit(model, (C, H, W)) takes other networks"
         )
     shape = (model.in_channels, model.image_size, model.image_size)
     return _audit(model, shape, check=False, measure=False, strict=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lipref.audit.known import moderate
-from lipref.audit.linear import Shape
-from lipref.audit.tampering import Refused, like, other_attributes, overridden
-from lipref.audit.users import library_class
+from lipref.certification.bounds.known import moderate
+from lipref.certification.bounds.linear import Shape
+from lipref.certification.bounds.tampering import Refused, like, other_attributes, overridden
+from lipref.certification.bounds.users import library_class
 from lipref.layers import Folded, LipschitzConv2d, SOCConv2d
 from lipref.layers.excluded import ECOConv2d, SandwichConv2d
 from lipref.layers.frequency import FrequencyConv2d

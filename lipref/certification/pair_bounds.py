@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lipref.audit import Audit
-from lipref.audit.users import library_class
+from lipref.certification.bounds import Audit
+from lipref.certification.bounds.users import library_class
 from lipref.layers import LipschitzConv2d
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.kernel import KernelConv2d
@@ -31,7 +31,7 @@ def pair_bounds(model: ConvNet, audit: Audit) -> Tensor | None:
     float64, the rounding of finding it included.
 
     Args:
-        audit: of the same model (`lipref.audit.network_bound`).
+        audit: of the same model (`lipref.certification.bounds.network_bound`).
 
     Returns:
         None where nothing is proved, where the network does not end in a head on one pixel and its first outputs, or

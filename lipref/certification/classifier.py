@@ -18,16 +18,16 @@ from tqdm import tqdm
 
 import lipref
 from lipref import checkpoint
-from lipref.audit import Audit, network_bound
-from lipref.certify import EvaluationError, certify, margins
+from lipref.certification.bounds import Audit, network_bound
+from lipref.certification.certify import EvaluationError, certify, margins
+from lipref.certification.float_error import evaluation_error
 from lipref.data import ImageData
 from lipref.errors import LiprefError, whole_number
 from lipref.inputs import Images, InputFormat, Pictures
 from lipref.layers import LAYERS, LayerSpec, fresh_copy, resolve
 from lipref.nets import ConvNet, convnet
-from lipref.rounding import evaluation_error
 from lipref.runs import RunConfig
-from lipref.settings import Settings
+from lipref.settings import TrainingConfig
 
 WEIGHTS = "weights.safetensors"
 
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
     radii: Tensor
 
 
-class Classifier:
+class CertifiedClassifier:
     """A trained network, its proved Lipschitz bound, and predictions with certified radii.
 
     Attributes: ``model``, a copy in evaluation mode, free to be changed; ``config``, the run's; ``input``, the
@@ -61,7 +61,7 @@ class Classifier:
 
     @cached_property
     def audit(self) -> Audit:
-        """Bounds per layer and their product (`lipref.audit.network_bound`)."""
+        """Bounds per layer and their product (`lipref.certification.bounds.network_bound`)."""
         return network_bound(self._network)
 
     @property
@@ -76,14 +76,14 @@ class Classifier:
 
     @cached_property
     def evaluation_error(self) -> EvaluationError | None:
-        """Bound of the rounding in float64 evaluation (`lipref.rounding`), or None where a layer brings none."""
+        """Bound of the rounding in float64 evaluation, or None where a layer brings none."""
         error = evaluation_error(self._network, self.audit)
         return None if error.slope is None else error
 
     def certify(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Outcome:
         """Certify ``(pixels, labels)``: uint8 ``(B, C, H, W)``, 0 to ``input.levels``, and int64 ``(B,)``.
 
-        Without labels the predictions take their place. The radii are those of `lipref.certify.certify`.
+        Without labels the predictions take their place. The radii are those of `lipref.certify`.
 
         Raises:
             LiprefError: pixels of another dtype or above the levels, labels that are none of the classes or not one
@@ -206,7 +206,7 @@ def read_config(path: str | os.PathLike[str]) -> RunConfig:
 def load(
     path: str | os.PathLike[str], *, data: ImageData | None = None, layer: str | None = None,
     device: str | torch.device = "cpu",
-) -> Classifier:  # fmt: skip
+) -> CertifiedClassifier:  # fmt: skip
     """Rebuild the network of a run from its weights.
 
     Args:
@@ -248,11 +248,11 @@ def load(
         network = network.to(device)
     except (RuntimeError, AssertionError) as error:
         raise LiprefError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}): give 'cpu'") from None
-    return Classifier(network, config, form, path, _sha256(tensors, config, form))
+    return CertifiedClassifier(network, config, form, path, _sha256(tensors, config, form))
 
 
 def weights_sha256(path: str | os.PathLike[str], data: ImageData | None = None) -> str:
-    """`Classifier.sha256` of the weights in ``path``; arguments and errors are those of `load`."""
+    """`CertifiedClassifier.sha256` of the weights in ``path``; arguments and errors are those of `load`."""
     _, tensors, config, form = _read(path, data)
     return _sha256(tensors, config, form)
 
@@ -273,7 +273,7 @@ def _sha256(tensors: dict[str, Tensor], config: RunConfig, form: InputFormat) ->
 
 def _config(path: Path, meta: dict) -> RunConfig:
     try:
-        return RunConfig(**(meta["config"] | {"settings": Settings(**meta["config"]["settings"])}))
+        return RunConfig(**(meta["config"] | {"settings": TrainingConfig(**meta["config"]["settings"])}))
     except (KeyError, TypeError):
         raise LiprefError(f"{path} does not hold the weights of a run: give a run's {WEIGHTS}") from None
 
@@ -286,7 +286,7 @@ def _input_format(path: Path, meta: dict, config: RunConfig, data: ImageData | N
         )
     if "input" not in meta and data is None:
         raise LiprefError(f"{path} does not tell classes and mean of {config.dataset}, it is of an earlier lipref: "
-                          "pass data=lipref.data.load(...), limited as in the run")  # fmt: skip
+                          "pass data=lipref.load_dataset(...), limited as in the run")  # fmt: skip
     given = None if data is None else InputFormat.of(data)
     try:
         stored = InputFormat(**meta["input"]) if "input" in meta else given

@@ -145,14 +145,14 @@ def certify(
     Args:
         batches: floating pictures ``(N, C, H, W)``, within [-1, 1] as a mean subtracted from [0, 1] leaves them, and
             their classes, whole numbers ``(N,)`` from 0 on. They are left as they are.
-        lipschitz: a rigorous bound of the network's constant (`lipref.audit.network_bound`); None assumes 1 and marks
+        lipschitz: a rigorous bound of the network's constant (`lipref.lipschitz_bound`); None assumes 1 and marks
             the result not proved.
-        error: the bound of the float64 evaluation's rounding (`lipref.rounding.evaluation_error`); None takes
+        error: the bound of the float64 evaluation's rounding (`float_error.evaluation_error`); None takes
             nothing off.
         tta: ``"flip"`` certifies the average of the logits of a picture and of its mirror image. Mirroring is an
             isometry, so the average of the two maps has the network's constant too: the certificate is as rigorous,
             of another classifier.
-        pairs: constants ``(K, K)`` of the differences of two logits (`lipref.heads.pair_bounds`), none above
+        pairs: constants ``(K, K)`` of the differences of two logits (`pair_bounds.pair_bounds`), none above
             sqrt(2) L; a radius is then the least over all other classes, and never smaller than without. None: the
             common sqrt(2) L, as in the published comparisons.
 
@@ -172,10 +172,12 @@ def certify(
         and all(part is not None and 0 <= part < math.inf for part in (error.slope, error.constant))
     ):
         raise LiprefError(
-            f"error={error} is no bound of a rounding; pass lipref.rounding.evaluation_error(...) or None"
+            f"error={error} is no bound of a rounding; pass evaluation_error(...) of lipref.certification.float_error, or None"
         )
     if pairs is not None and not (isinstance(pairs, Tensor) and bool((torch.isfinite(pairs) & (pairs > 0)).all())):
-        raise LiprefError("pairs are not positive finite constants; pass lipref.heads.pair_bounds(...) or None")
+        raise LiprefError(
+            "pairs are not positive finite constants; pass those of lipref.certification.pair_bounds, or None"
+        )
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if device.type == "mps":
         device = torch.device("cpu")

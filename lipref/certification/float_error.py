@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from lipref.activations import MaxMin
-from lipref.audit import Audit
-from lipref.audit.users import inherited
-from lipref.certify import EvaluationError
+from lipref.certification.bounds import Audit
+from lipref.certification.bounds.users import inherited
+from lipref.certification.certify import EvaluationError
 from lipref.layers import LipschitzConv2d
 from lipref.linalg.eigenvalues import nan_max
 from lipref.linalg.rounding import ROUNDOFF, SAFETY
@@ -38,7 +38,7 @@ def evaluation_error(model: ConvNet, audit: Audit) -> EvaluationError:
     above 1e6, or followed by layers that expand 1e60 times, are named as unbounded.
 
     Args:
-        audit: of the same model (`lipref.audit.network_bound`), for the constants of its layers.
+        audit: of the same model (`lipref.certification.bounds.network_bound`), for the constants of its layers.
 
     Raises:
         LiprefError: a layer that fails in float64.

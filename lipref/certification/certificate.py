@@ -12,8 +12,8 @@ from torch import Tensor
 
 import lipref
 from lipref import checkpoint
-from lipref.certify import RADII, Proportion, certified_radii, radius_name
-from lipref.classifier import Classifier, file_sha256, weights_file, weights_sha256
+from lipref.certification.certify import RADII, Proportion, certified_radii, radius_name
+from lipref.certification.classifier import CertifiedClassifier, file_sha256, weights_file, weights_sha256
 from lipref.data import ImageData, Split, validation_split
 from lipref.errors import LiprefError, whole_number
 from lipref.provenance import environment
@@ -33,9 +33,9 @@ class CertificateFile:
     The rest: ``bound`` of the network or None; ``layers``, lists of (name, type, size, bound); ``unproved``, the parts
     without a bound; ``trusted``, the user's layers whose bound is taken at their author's word; ``rounding``, whether
     the rounding of the evaluation is bounded and taken off; ``data``, the data set (or "other pictures"), the split,
-    and the SHA-256 of these pictures and labels; ``weights_sha256``, `Classifier.sha256`; ``lipref``, the version;
-    ``environment``; ``statement``; ``format``, 1 for files whose ``weights_sha256`` and data's SHA-256 are those of
-    the weights' bytes and of the run's whole data set.
+    and the SHA-256 of these pictures and labels; ``weights_sha256``, `CertifiedClassifier.sha256`; ``lipref``, the
+    version; ``environment``; ``statement``; ``format``, 1 for files whose ``weights_sha256`` and data's SHA-256 are
+    those of the weights' bytes and of the run's whole data set.
     """
 
     radii: Tensor
@@ -56,7 +56,7 @@ class CertificateFile:
 
 
 def make(
-    classifier: Classifier, split: Split, name: str, data: ImageData | None = None, batch_size: int = 250
+    classifier: CertifiedClassifier, split: Split, name: str, data: ImageData | None = None, batch_size: int = 250
 ) -> CertificateFile:
     """Certify ``classifier`` on ``split``.
 
@@ -147,7 +147,7 @@ def read(
 
     Args:
         weights: weights, folder or record of the run that the certificate must belong to.
-        data: as for `lipref.classifier.load`, for weights that do not tell their input.
+        data: as for `lipref.load`, for weights that do not tell their input.
 
     Raises:
         LiprefError: damaged, not a certificate, inconsistent, or of other weights.
@@ -233,7 +233,7 @@ def _contradiction(certificate: CertificateFile) -> str | None:
 
 
 def table(certificate: CertificateFile) -> pd.DataFrame:
-    """Accuracy (radius 0/255) and CRA at `lipref.certify.RADII` with exact 95 % intervals.
+    """Accuracy (radius 0/255) and CRA at `lipref.certification.certify.RADII` with exact 95 % intervals.
 
     Columns: ``radius`` (text), ``count``, ``images``, ``share``, ``low``, ``high``.
     """

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from lipref.activations import MaxMin
-from lipref.audit.linear import Shape, dense_matrix
-from lipref.audit.tampering import Refused
-from lipref.audit.users import LIBRARY
+from lipref.certification.bounds.linear import Shape, dense_matrix
+from lipref.certification.bounds.tampering import Refused
+from lipref.certification.bounds.users import LIBRARY
 from lipref.linalg.norms import UNIT_ROUNDOFF, conv_norm_bound, nan_max, norm_bound
 from lipref.nets import FirstChannels, PadChannels
 

@@ -1,0 +1,1 @@
+"""Lipschitz bounds of networks, certified radii, and trained networks as certified classifiers."""
