@@ -69,7 +69,7 @@ def test_a_polar_factor_from_a_start_that_is_not_normalised(monkeypatch):
     with torch.no_grad():
         layer.matrix.mul_(4)
     assert audit(layer, SHAPE).bound < 1 + 1e-9
-    monkeypatch.setattr(polar, "_scaled", lambda a: a)
+    monkeypatch.setattr(polar, "_norm_bound", lambda a: 1.0)
     steep = slope_at(layer, points()[0])
     assert steep > 1.1
     assert audit(layer, SHAPE).bound >= steep  # the kernel is measured as it is

@@ -23,7 +23,7 @@ from lipref.layers import (
     StandardConv2d,
     lot,
 )
-from lipref.linalg import asking, newton, polar
+from lipref.linalg import asking, newton
 from lipref.linalg.asking import allows
 from lipref.speed import Speed
 from lipref.training import train
@@ -61,8 +61,7 @@ def network(*classes):
 
 @pytest.fixture
 def device_ways(monkeypatch):
-    """BCOP and LOT prepare their operators as on a GPU, with the questions that they ask there."""
-    monkeypatch.setattr(polar, "_on_cpu", lambda a: False)
+    """LOT prepares its operators as on a GPU, with the questions that it asks there."""
     monkeypatch.setattr(lot, "whitened", lambda v, terms: newton._WhitenedByProducts.apply(v, terms, 1e-4))
 
 
