@@ -115,7 +115,9 @@ def test_the_gradient_of_the_steps_is_that_of_the_polar_factor(shape):
     a = with_values(shape, VALUES["after training"]) / 4
     a.requires_grad_()
     weights = torch.linspace(-1, 2, a.numel(), dtype=F64).sin().view(shape)
-    slopes = [torch.autograd.grad((f(a) * weights).sum(), a)[0] for f in (lambda x: polar._iterated(x, steps), polar_factor)]
+    slopes = [
+        torch.autograd.grad((f(a) * weights).sum(), a)[0] for f in (lambda x: polar._iterated(x, steps), polar_factor)
+    ]
     assert relative(*slopes) < 1e-10
 
 

@@ -171,9 +171,7 @@ def certify(
         isinstance(error, EvaluationError)
         and all(part is not None and 0 <= part < math.inf for part in (error.slope, error.constant))
     ):
-        raise LiprefError(
-            f"error={error} is no bound of a rounding; pass that of lipref.certification.float_error"
-        )
+        raise LiprefError(f"error={error} is no bound of a rounding; pass that of lipref.certification.float_error")
     if pairs is not None and not (isinstance(pairs, Tensor) and bool((torch.isfinite(pairs) & (pairs > 0)).all())):
         raise LiprefError(
             "pairs are not positive finite constants; pass those of lipref.certification.pair_bounds, or None"
