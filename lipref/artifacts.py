@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lipref.checkpoint import replace_file
 from lipref.report import to_markdown
 from lipref.runs import make_folder
+from lipref.tensor_files import replace_file
 
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")

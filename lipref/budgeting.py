@@ -16,7 +16,7 @@ from lipref.measurements import FOLDER, CostPlan
 from lipref.pace import Pace
 from lipref.plans import Plan
 from lipref.runs import NotDone, make_folder
-from lipref.speed import options_of
+from lipref.training.speed import options_of
 
 
 def settle(

@@ -19,7 +19,7 @@ from lipref.nets import convnet
 from lipref.provenance import cores, environment, machine, write_json
 from lipref.rounds import PEAKS, QUANTITIES, SECONDS, Network, Progress
 from lipref.runs import Config, NotDone, make_folder
-from lipref.speed import Speed, usual
+from lipref.training.speed import Speed, usual
 
 FORMAT = 1
 
@@ -70,7 +70,7 @@ def configure(
     """The configuration of measuring ``spec`` here: on this machine, with the threads that torch has now.
 
     ``repeats`` calls are timed in all ``rounds`` together; fewer repeats than rounds are as many rounds. ``speed``: the
-    options of the training step; None: `lipref.speed.usual` ones of the device. ``quantities``: of
+    options of the training step; None: `lipref.training.speed.usual` ones of the device. ``quantities``: of
     `lipref.rounds.QUANTITIES`; None: all.
 
     Raises:

@@ -21,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lipref.runs import RunConfig
-from lipref.settings import TrainingConfig
 from lipref.sweeps import Step
+from lipref.training.config import TrainingConfig
 
 
 class Display:

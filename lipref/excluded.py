@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from lipref.certification.bounds import network_bound
-from lipref.checkpoint import replace_file
 from lipref.data import Batches, ImageData, load_dataset
 from lipref.errors import LiprefError
 from lipref.layers import LipschitzConv2d
@@ -21,6 +20,7 @@ from lipref.losses import offset_cross_entropy
 from lipref.nets import ConvNet, convnet
 from lipref.provenance import environment, write_json
 from lipref.runs import make_folder
+from lipref.tensor_files import replace_file
 
 LAYERS, SIDES, GRADIENTS, PROVENANCE = "eco_layers.csv", "eco_sides.csv", "sandwich_gradients.csv", "provenance.json"
 SIZE, COMPARED = "S", ("eco", "bcop", "aol")  # of Figure 6, and the layers beside ECO that hold

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 import lipref
-from lipref import checkpoint
+from lipref import tensor_files
 from lipref.certification.bounds import network_bound
 from lipref.certification.certify import certify
 from lipref.certification.float_error import evaluation_error
@@ -21,8 +21,8 @@ from lipref.layers import LayerSpec
 from lipref.nets import convnet, count_parameters
 from lipref.provenance import environment, write_json
 from lipref.runs import FORMAT, NotDone, RunConfig, make_folder, read_record
-from lipref.settings import TrainingConfig
 from lipref.training import Progress, train
+from lipref.training.config import TrainingConfig
 
 CERTIFY_BATCH = 250
 
@@ -125,8 +125,8 @@ def execute(
         record["layer_bounds"] = [[name, kind, list(size), bound] for name, kind, size, bound in audit.layers]
         record["certify_seconds"] = time.perf_counter() - started
         about = {"config": config.as_dict(), "input": InputFormat.of(data).as_dict()}
-        checkpoint.save(folder / "weights.safetensors", model.state_dict(), about)
-    checkpoint.replace_file(folder / "metrics.csv", pd.DataFrame(outcome.history).to_csv(index=False).encode())
+        tensor_files.save(folder / "weights.safetensors", model.state_dict(), about)
+    tensor_files.replace_file(folder / "metrics.csv", pd.DataFrame(outcome.history).to_csv(index=False).encode())
     write_json(folder / "record.json", record | {"environment": environment(device)})
     if outcome.status == "done":
         path.unlink(missing_ok=True)

@@ -14,17 +14,15 @@ PACKAGE = Path(lipref.__file__).resolve().parent
 
 # Modules and packages that decide the numbers of a run, and of a measurement.
 RUN = (
-    "activations", "capture", "certification/bounds", "certification/certify", "certification/float_error",
-    "data", "divergence", "experiment", "forward", "layers", "linalg", "losses", "nets", "resuming", "settings",
-    "speed", "stepping", "training", "updates",
+    "activations", "certification/bounds", "certification/certify", "certification/float_error", "data", "experiment",
+    "layers", "linalg", "losses", "nets", "training",
 )  # fmt: skip
 COST = (
-    "activations", "capture", "certification/certify", "cost", "divergence", "evaluation", "forward",
-    "layers", "linalg", "losses", "memory", "nets", "resuming", "rounds", "settings", "speed", "stepping", "training",
-    "updates", "workloads",
+    "activations", "certification/certify", "cost", "layers", "linalg", "losses", "memory", "nets", "rounds",
+    "training", "workloads",
 )  # fmt: skip
 # Imported by those, but without a say in any number: errors, files, provenance, names.
-NO_NUMBERS = ("checkpoint", "errors", "fingerprint", "inputs", "paths", "provenance", "runs")
+NO_NUMBERS = ("tensor_files", "errors", "fingerprint", "inputs", "paths", "provenance", "runs")
 
 
 @cache

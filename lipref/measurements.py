@@ -16,7 +16,7 @@ from lipref.layers import LayerSpec, resolve
 from lipref.nets import convnet
 from lipref.plans import COSTLY_FIRST
 from lipref.runs import NotDone, newest, of_one_source, place
-from lipref.speed import Speed
+from lipref.training.speed import Speed
 
 FOLDER = "cost"  # below the folder of the runs
 

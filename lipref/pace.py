@@ -25,7 +25,7 @@ class Pace:
         epochs: What the budget is worth.
         step_seconds: Median seconds of a training step.
         origin: Where the step time comes from.
-        speed: The options of the step, as `lipref.speed.options_of` writes them; part of what was asked for.
+        speed: The options of the step, as `lipref.training.speed.options_of` writes them; part of what was asked for.
     """
 
     budget: str

@@ -17,7 +17,7 @@ from lipref.fingerprint import RUN, fingerprint
 from lipref.layers import resolve
 from lipref.names import short_name
 from lipref.plans import Plan
-from lipref.speed import options_of
+from lipref.training.speed import options_of
 
 COLUMNS = (
     "layer", "size", "what", "runs", "seed", "epochs", "epochs_from", "learning_rate", "weight_decay", "recipe_from",

@@ -26,9 +26,9 @@ from lipref.profiles import PROFILES as PROFILES
 from lipref.profiles import USUAL_BATCH as USUAL_BATCH
 from lipref.profiles import usual_batch
 from lipref.provenance import cores
-from lipref.random_search import RandomSearch
-from lipref.settings import TrainingConfig
-from lipref.speed import Speed
+from lipref.training.config import TrainingConfig
+from lipref.training.search import RandomSearch
+from lipref.training.speed import Speed
 
 # Long ones first, so that no process is left with one at the end; a user's own, of unknown cost, before them.
 COSTLY_FIRST = ("lot", "bcop", "soc", "cayley", "sll", "cpl", "aol", "standard")

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 import lipref
-from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.paths import ROOT
+from lipref.tensor_files import replace_file
 
 
 def environment(device: str | torch.device) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from lipref.data import ImageData
 from lipref.experiment import configure, execute
 from lipref.layers import LayerSpec
 from lipref.paths import PAPER
-from lipref.random_search import RandomSearch
-from lipref.speed import Speed
 from lipref.training import Progress, TrainingConfig
+from lipref.training.search import RandomSearch
+from lipref.training.speed import Speed
 
 VALIDATION = 0.1
 # How often a searched learning rate is divided by 3 when the full run diverges.

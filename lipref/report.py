@@ -10,12 +10,12 @@ import pandas as pd
 
 from lipref import cost
 from lipref.certification.certify import RADII, radius_name
-from lipref.checkpoint import replace_file
 from lipref.layers import LAYERS
 from lipref.nets import SIZES
 from lipref.provenance import write_json
 from lipref.recipes import at_edge
 from lipref.runs import row
+from lipref.tensor_files import replace_file
 
 SHARES = {"accuracy": "accuracy"} | {f"cra_{radius * 255}": f"CRA {radius_name(radius)}" for radius in RADII}
 NOTE = (

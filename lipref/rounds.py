@@ -22,7 +22,7 @@ from lipref.errors import LiprefError
 from lipref.layers import LayerSpec
 from lipref.memory import peak_bytes
 from lipref.nets import ConvNet, convnet, count_parameters
-from lipref.speed import Speed
+from lipref.training.speed import Speed
 
 SECONDS = ("train_seconds", "infer_seconds", "folded_seconds", "prepare_seconds")
 PEAKS = ("train_peak_bytes", "infer_peak_bytes", "folded_peak_bytes")

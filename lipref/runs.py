@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lipref.certification.certify import RADII, radius_name
 from lipref.errors import LiprefError
-from lipref.settings import TrainingConfig
+from lipref.training.config import TrainingConfig
 
 FORMAT = 1
 _OPTIONAL = ("code", "torch", "augmented", "speed", "quantities")  # no part of a configuration that lacks them

@@ -15,14 +15,14 @@ from torch.profiler import ProfilerActivity, profile
 
 import lipref
 from lipref import workloads
-from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LayerSpec
 from lipref.nets import convnet
 from lipref.provenance import cores, environment, machine, write_json
 from lipref.runs import Config, make_folder
-from lipref.speed import usual
+from lipref.tensor_files import replace_file
+from lipref.training.speed import usual
 
 # The first whose word is in an operation's name; what has none is the rest: passes over memory, and Python.
 KINDS = {
@@ -90,8 +90,8 @@ def measure(
     network's in the same round, where it is among the layers. Every round is kept in ``out`` as it is measured, and not
     measured again. Profiling itself slows what is made of many small operations.
 
-    On a GPU the step is that of `lipref.speed.usual`; the time is that of its kernels, and the rest has what is none of
-    these: other passes over memory, and the time in which no kernel runs.
+    On a GPU the step is that of `lipref.training.speed.usual`; the time is that of its kernels, and the rest has what
+    is none of these: other passes over memory, and the time in which no kernel runs.
 
     Args:
         specs: Which layers.

@@ -18,7 +18,7 @@ from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.paths import RESULTS, ROOT, RUNS
 from lipref.runs import make_folder, place, row
-from lipref.speed import options_of, usual
+from lipref.training.speed import options_of, usual
 
 
 class Study:
@@ -37,7 +37,7 @@ class Study:
         sizes, layers, seeds: names or numbers separated by commas; ``all`` layers are the registered ones.
         budget: ``"20 epochs"``, the paper's ``"2h"``, ``"10h"``, ``"24h"``, or a time here, ``"5min measured"``.
         batch_size: 0 for the usual one, 64 on digits and 256 elsewhere.
-        device: ``"cpu"`` or ``"cuda"``, where training steps are those of `lipref.speed.usual`, as of the commands.
+        device: ``"cpu"`` or ``"cuda"``; training steps are those of `lipref.training.speed.usual`, as in commands.
         records: a folder with ``records.json`` and ``costs.json`` as ``lipref reproduce`` writes it, or with the latter
             alone as ``lipref measure`` does; relative to here or to the repository.
         out: the folder for files of tables and figures; empty writes none.

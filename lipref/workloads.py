@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from lipref.errors import LiprefError
-from lipref.evaluation import Evaluation
 from lipref.layers import LipschitzConv2d
+from lipref.layers.base import given_operators
 from lipref.nets import ConvNet
-from lipref.settings import TrainingConfig
-from lipref.speed import Speed
 from lipref.training import RepeatedStep
+from lipref.training.config import TrainingConfig
+from lipref.training.cuda_graph import CudaGraph
+from lipref.training.forward import image_sizes
+from lipref.training.speed import Speed
 
 WARM_UP = 2  # calls before the clock runs
 MOST_WARM_UP = 12
@@ -52,26 +54,41 @@ class _Training:
 
 
 def evaluation(model: ConvNet, images: Tensor, labels: Tensor, speed: Speed | None = None) -> Callable[[], None]:
-    """A batch in evaluation (`lipref.evaluation`), without gradients.
+    """A batch in evaluation, without gradients.
 
     The first call prepares the operators, the others use them. ``speed``: where it asks for CUDA graphs, the second
-    call captures one, which the others replay; None is without.
+    call captures one, with the operators as constants, which the others replay; None is without.
     """
-    return _Evaluation(Evaluation(model.eval(), speed or Speed()), images)
+    return _Evaluation(model.eval(), images, speed is not None and speed.cuda_graphs)
 
 
 class _Evaluation:
     """A batch; ``steady`` where the last one was done as the next will be."""
 
-    def __init__(self, evaluate: Evaluation, images: Tensor) -> None:
-        self._evaluate, self._images = evaluate, images
-
-    def __call__(self) -> None:
-        self._evaluate(self._images)
+    def __init__(self, model: nn.Module, images: Tensor, capture: bool) -> None:
+        self._model, self._images, self._graph = model, images, None
+        self._plans = [self._capture, self._batch] if capture else []  # of the next calls, the last one first
 
     @property
     def steady(self) -> bool:
-        return self._evaluate.settled
+        return not self._plans
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        if self._plans:
+            self._plans.pop()()
+        elif self._graph is None:
+            self._batch()
+        else:
+            self._graph.replay()
+
+    def _batch(self) -> Tensor:
+        return self._model(self._images)
+
+    def _capture(self) -> None:
+        sizes = image_sizes(self._model, self._images)
+        with given_operators({layer: layer.operator(size) for layer, size in sizes.items()}):
+            self._graph = CudaGraph(self._batch)
 
 
 def preparation(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], None] | None:

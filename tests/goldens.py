@@ -52,7 +52,7 @@ def takes(name: str, shape: tuple[int, int, int]) -> bool:
 
 def proved(layer: nn.Module, size: tuple[int, int]) -> dict[str, float]:
     """What is claimed of the layer in evaluation; of rounding, in float64."""
-    names, rounding = ("slope", "constant", "at_zero"), layer.rounding(layer.operator(size), size, 2**-53)
+    names, rounding = ("slope", "constant", "at_zero"), layer.rounding_error(layer.operator(size), size, 2**-53)
     return {"bound": layer.lipschitz_bound(size)} | {
         f"rounding/{key}": value for key, value in zip(names, rounding, strict=True)
     }
@@ -161,7 +161,8 @@ def _values(name: str, shape: tuple, mode: str, size: tuple[int, int], state: di
     found |= {"training": y, "gradient/x": x.grad}
     for key, parameter in layer.named_parameters():  # none of an empty one is the same as an empty one
         found[f"gradient/{key}"] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    return found | {f"buffer/{key}": value for key, value in layer.named_buffers()}
+    others = layer.state_dict().keys() - dict(layer.named_parameters()).keys() - {"frames"}
+    return found | {f"buffer/{key}": value for key, value in layer.state_dict().items() if key in others}
 
 
 def layout(module: nn.Module) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from lipref import checkpoint, cli, experiment
+from lipref import cli, experiment, tensor_files
 from lipref.attacks import attack, edge_search, minimum_norm
 from lipref.attacks.campaign import Effort, run_campaign
 from lipref.attacks.loading import Target, load_target
@@ -194,7 +194,7 @@ def test_a_bound_that_lies_is_caught(tmp_path):
     assert record["refuted"]
     files = sorted((tmp_path / "violations").iterdir())
     assert len(files) == record["successes"]
-    tensors, meta = checkpoint.load(files[0])
+    tensors, meta = tensor_files.load(files[0])
     assert meta["norm"] < meta["radius"]
     assert meta["image"] in record["refuted"]
     logits = model.double().eval()((tensors["image"] + tensors["perturbation"])[None])[0]

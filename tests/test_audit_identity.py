@@ -375,8 +375,8 @@ def test_complex_numbers_in_a_folded_layer_are_refused():
 
 def test_the_rounding_that_an_author_states_is_said_to_be_so():
     class Exact(AOLConv2d):
-        def rounding(self, operator, size, unit):
-            return super().rounding(operator, size, 0.0)
+        def rounding_error(self, operator, size, unit):
+            return super().rounding_error(operator, size, 0.0)
 
     found = audit(built(Exact), SHAPE)
     assert found.bound is not None

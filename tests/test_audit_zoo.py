@@ -151,11 +151,11 @@ def test_a_kept_operator_is_never_stale(edit, monkeypatch):
     prepare = LipschitzConv2d.operator
 
     def honest(layer, size):
-        layer._kept = None
+        layer._cached = None
         return prepare(layer, size)
 
     assert is_fresh(kept_then_edited())
-    careless = lambda self, size: self._kept[1] if self._kept else prepare(self, size)  # noqa: E731
+    careless = lambda self, size: self._cached[1] if self._cached else prepare(self, size)  # noqa: E731
     monkeypatch.setattr(LipschitzConv2d, "operator", careless)
     assert not is_fresh(kept_then_edited())
 

@@ -181,7 +181,7 @@ def test_a_tampered_kept_operator_is_not_certified():
     batch = [(torch.rand(4, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0]))]
     honest = certify(model, batch, 1.0).radii
     model(batch[0][0])
-    model.head._kept[1]["weight"].mul_(100)
+    model.head._cached[1]["weight"].mul_(100)
     assert torch.equal(certify(model, batch, 1.0).radii, honest)
 
 

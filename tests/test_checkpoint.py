@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipref import checkpoint
+from lipref import tensor_files
 from lipref.errors import LiprefError
 
 META = {"epoch": 3, "sum": 0.1 + 0.2, "history": [{"loss": 1e-300}], "text": 'é "quoted"\n', "none": None, "flag": True}
@@ -21,7 +21,7 @@ def bits(tensor):
 
 def refusal(path):
     with pytest.raises(LiprefError) as caught:
-        checkpoint.load(path)
+        tensor_files.load(path)
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -35,7 +35,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def saved(path):
-    checkpoint.save(path, {"weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(7)}, META)
+    tensor_files.save(path, {"weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(7)}, META)
     return path
 
 
@@ -62,8 +62,8 @@ def test_bits_shapes_and_dtypes_survive(path):
         "row of shared": base[1],
         "parameter": torch.nn.Parameter(base),
     }
-    checkpoint.save(path, tensors, META)
-    loaded, meta = checkpoint.load(path)
+    tensor_files.save(path, tensors, META)
+    loaded, meta = tensor_files.load(path)
     assert meta == META
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -81,19 +81,19 @@ def test_any_tensor_survives(tmp_path_factory, shape, dtype, seed, name):
     path = tmp_path_factory.getbasetemp() / "any.safetensors"
     tensor = torch.randint(0, 256, (*shape, 8), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     tensor = tensor.bool() if dtype == torch.bool else tensor.view(dtype)
-    checkpoint.save(path, {name: tensor.transpose(0, -1)}, {"name": name})
-    loaded, meta = checkpoint.load(path)
+    tensor_files.save(path, {name: tensor.transpose(0, -1)}, {"name": name})
+    loaded, meta = tensor_files.load(path)
     assert bits(loaded[name]) == bits(tensor.transpose(0, -1))
     assert meta == {"name": name}
 
 
 def test_nothing_to_store(path):
-    checkpoint.save(path, {}, {})
-    assert checkpoint.load(path) == ({}, {})
+    tensor_files.save(path, {}, {})
+    assert tensor_files.load(path) == ({}, {})
 
 
 def test_the_loaded_tensors_do_not_depend_on_the_file(saved):
-    loaded, _ = checkpoint.load(saved)
+    loaded, _ = tensor_files.load(saved)
     before = bits(loaded["weight"])
     saved.write_bytes(bytes(saved.stat().st_size))
     assert bits(loaded["weight"]) == before
@@ -101,11 +101,11 @@ def test_the_loaded_tensors_do_not_depend_on_the_file(saved):
 
 @pytest.mark.parametrize("length", [640, 896, 1152, 1408])
 def test_a_header_length_may_look_like_the_start_of_a_pickle(path, length):
-    checkpoint.save(path, {}, {"x": ""})
+    tensor_files.save(path, {}, {"x": ""})
     text = "a" * (length - int.from_bytes(path.read_bytes()[:8], "little"))
-    checkpoint.save(path, {}, {"x": text})
+    tensor_files.save(path, {}, {"x": text})
     assert path.read_bytes()[0] == 0x80
-    assert checkpoint.load(path)[1] == {"x": text}
+    assert tensor_files.load(path)[1] == {"x": text}
 
 
 def test_any_flipped_bit_is_found(saved):
@@ -116,7 +116,7 @@ def test_any_flipped_bit_is_found(saved):
             damaged[position] ^= 1 << bit
             saved.write_bytes(damaged)
             with pytest.raises(LiprefError, match=re.escape(str(saved))):
-                checkpoint.load(saved)
+                tensor_files.load(saved)
 
 
 def test_any_truncation_and_any_addition_is_found(saved):
@@ -124,14 +124,14 @@ def test_any_truncation_and_any_addition_is_found(saved):
     for length in range(len(whole)):
         saved.write_bytes(whole[:length])
         with pytest.raises(LiprefError, match=re.escape(str(saved))):
-            checkpoint.load(saved)
+            tensor_files.load(saved)
     saved.write_bytes(whole + b"\0")
     assert "damaged" in refusal(saved)
 
 
 def test_exchanged_tensors_are_found(path):
     """A valid safetensors file whose parts are all there, under other names."""
-    checkpoint.save(path, {"a": torch.zeros(2), "b": torch.ones(2)}, {})
+    tensor_files.save(path, {"a": torch.zeros(2), "b": torch.ones(2)}, {})
     with safetensors.safe_open(path, framework="pt") as file:
         labels = file.metadata()
     path.write_bytes(safetensors.torch.save({"a": torch.ones(2), "b": torch.zeros(2)}, labels))
@@ -179,14 +179,14 @@ def test_a_pickle_is_refused_and_never_opened(tmp_path, monkeypatch, writer, pro
 def test_metadata_that_json_would_change_is_refused(saved, meta):
     before = saved.read_bytes()
     with pytest.raises(LiprefError, match=re.escape(str(saved))):
-        checkpoint.save(saved, {}, meta)
+        tensor_files.save(saved, {}, meta)
     assert saved.read_bytes() == before
 
 
 @pytest.mark.parametrize("value", [[1.0], None, torch.zeros(2, 2).to_sparse()])
 def test_what_is_not_a_dense_tensor_is_refused(path, value):
     with pytest.raises(LiprefError, match="'odd' is not a dense tensor"):
-        checkpoint.save(path, {"odd": value}, {})
+        tensor_files.save(path, {"odd": value}, {})
 
 
 def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LiprefError, match="No space left on device"):
-        checkpoint.save(saved, {"weight": torch.zeros(9)}, {})
+        tensor_files.save(saved, {"weight": torch.zeros(9)}, {})
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
 
@@ -207,13 +207,13 @@ def test_the_file_is_complete_before_it_takes_its_place(saved, monkeypatch):
 
     def replace(source, target, real=os.replace):
         assert saved.read_bytes() == before
-        seen.append(checkpoint.load(source)[1])
+        seen.append(tensor_files.load(source)[1])
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    checkpoint.save(saved, {"weight": torch.zeros(9)}, {"new": 1})
+    tensor_files.save(saved, {"weight": torch.zeros(9)}, {"new": 1})
     assert seen == [{"new": 1}]
-    assert checkpoint.load(saved)[1] == {"new": 1}
+    assert tensor_files.load(saved)[1] == {"new": 1}
 
 
 def test_leftovers_of_killed_writers_are_removed_once_they_are_old(saved):
@@ -222,13 +222,13 @@ def test_leftovers_of_killed_writers_are_removed_once_they_are_old(saved):
         file.write_bytes(b"half")
     os.utime(old, (0, 0))
     os.utime(other, (0, 0))
-    checkpoint.save(saved, {}, {})
+    tensor_files.save(saved, {}, {})
     assert sorted(saved.parent.iterdir()) == sorted([saved, fresh, other])
 
 
 def test_metadata_that_are_no_object_are_refused(path):
     for meta in ([1, 2], "text", 3, None):
-        checkpoint.save(path, {}, meta)
+        tensor_files.save(path, {}, meta)
         assert "no JSON object" in refusal(path)
 
 
@@ -239,7 +239,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     link.symlink_to(target)
     dangling.symlink_to(tmp_path / "new" / "file")
     for path in (link, dangling):
-        checkpoint.replace_file(path, b"data")
+        tensor_files.replace_file(path, b"data")
         assert path.is_symlink()
         assert path.read_bytes() == b"data"
     assert list(target.parent.iterdir()) == [target]
@@ -247,14 +247,14 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path):
 
 def test_a_device_and_a_pipe_are_written_through(tmp_path):
     master, slave = os.openpty()
-    checkpoint.replace_file(os.ttyname(slave), b"data")
+    tensor_files.replace_file(os.ttyname(slave), b"data")
     assert os.read(master, 99) == b"data"
     os.close(slave)
     os.close(master)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    checkpoint.replace_file(pipe, b"data")
+    tensor_files.replace_file(pipe, b"data")
     assert os.read(reader, 99) == b"data"
     os.close(reader)
     assert pipe.is_fifo()
@@ -271,7 +271,7 @@ def test_what_cannot_be_written_is_told_with_the_first_reason(tmp_path):
         (tmp_path, "Is a directory"),
     ):
         with pytest.raises(LiprefError, match=f"cannot be written .*({reason})"):
-            checkpoint.replace_file(path, b"")
+            tensor_files.replace_file(path, b"")
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
@@ -279,7 +279,7 @@ def test_what_cannot_be_written_is_told_with_the_first_reason(tmp_path):
 def test_the_file_obeys_the_umask(path):
     previous = os.umask(0o022)
     try:
-        checkpoint.save(path, {}, {})
+        tensor_files.save(path, {}, {})
     finally:
         os.umask(previous)
     assert path.stat().st_mode & 0o777 == 0o644

@@ -17,7 +17,7 @@ from tiny_runs import CPU, EXAMPLE, tiny
 from typer.testing import CliRunner
 
 import lipref
-from lipref import checkpoint, cli, experiment
+from lipref import cli, experiment, tensor_files
 from lipref.certification import certificate as certificates
 from lipref.certification.bounds import network_bound
 from lipref.certification.certify import RADII
@@ -64,9 +64,9 @@ def refused(match, function, *arguments, **options):
 
 def saved_again(path, change):
     """The file with its tensors and metadata changed, and a right SHA-256."""
-    tensors, meta = checkpoint.load(path)
+    tensors, meta = tensor_files.load(path)
     change(tensors, meta)
-    checkpoint.save(path, tensors, meta)
+    tensor_files.save(path, tensors, meta)
 
 
 def test_import_stays_light():
@@ -254,7 +254,7 @@ def test_damaged_certificates(certificate, runs, tmp_path):
     with safe_open(path, "pt") as file:
         labels = file.metadata()
     labels["meta"] = labels["meta"].replace('"rounding"', '"Rounding"')
-    tensors, _ = checkpoint.load(path)
+    tensors, _ = tensor_files.load(path)
     path.write_bytes(safetensors.torch.save(tensors, labels))
     refused("SHA-256", certificates.read, path)
     refused("not a certificate", certificates.read, runs[0]["aol"] / "weights.safetensors")
@@ -298,7 +298,7 @@ WRONG = [
 
 def fields(certificate, path):
     certificates.write(path, certificate)
-    return checkpoint.load(path)
+    return tensor_files.load(path)
 
 
 def test_fields_of_wrong_types_are_refused(certificate, tmp_path):
@@ -309,11 +309,11 @@ def test_fields_of_wrong_types_are_refused(certificate, tmp_path):
             free = {"environment": dict, "weights_sha256": str, "lipref": str}.get(name)
             if wrong == right or (free is not None and isinstance(wrong, free)):
                 continue
-            checkpoint.save(path, tensors, meta | {name: wrong})
+            tensor_files.save(path, tensors, meta | {name: wrong})
             refused("contradicts itself|not a certificate", certificates.read, path)
-        checkpoint.save(path, tensors, {other: value for other, value in meta.items() if other != name})
+        tensor_files.save(path, tensors, {other: value for other, value in meta.items() if other != name})
         refused("not a certificate", certificates.read, path)
-    checkpoint.save(path, tensors, meta)
+    tensor_files.save(path, tensors, meta)
     certificates.read(path)
 
 
@@ -324,9 +324,9 @@ def test_data_of_wrong_types_are_refused(certificate, tmp_path, place):
     data = meta["data"]
     for wrong in WRONG:
         if not isinstance(wrong, str) or place == "images":
-            checkpoint.save(path, tensors, meta | {"data": data | {place: wrong}})
+            tensor_files.save(path, tensors, meta | {"data": data | {place: wrong}})
             refused("contradicts itself", certificates.read, path)
-    checkpoint.save(path, tensors, meta | {"data": {name: data[name] for name in data if name != place}})
+    tensor_files.save(path, tensors, meta | {"data": {name: data[name] for name in data if name != place}})
     refused("contradicts itself", certificates.read, path)
 
 
@@ -338,7 +338,7 @@ def test_layers_of_wrong_types_are_refused(certificate, tmp_path, place):
         if not isinstance(wrong, str) or place > 1:
             row = list(meta["layers"][0])
             row[place] = wrong
-            checkpoint.save(path, tensors, meta | {"layers": [row, *meta["layers"][1:]]})
+            tensor_files.save(path, tensors, meta | {"layers": [row, *meta["layers"][1:]]})
             refused("contradicts itself", certificates.read, path)
 
 
@@ -347,21 +347,21 @@ def test_tensors_of_wrong_types_are_refused(certificate, tmp_path, name):
     path = tmp_path / "certificate.safetensors"
     tensors, meta = fields(certificate, path)
     for wrong in (tensors[name].bool(), tensors[name][None], tensors[name][:0], torch.tensor(1.0)):
-        checkpoint.save(path, tensors | {name: wrong}, meta)
+        tensor_files.save(path, tensors | {name: wrong}, meta)
         refused("contradicts itself", certificates.read, path)
     values = tensors.pop(name)
-    checkpoint.save(path, tensors, meta)
+    tensor_files.save(path, tensors, meta)
     refused("not a certificate", certificates.read, path)
-    checkpoint.save(path, tensors, meta | {name: values.tolist()})
+    tensor_files.save(path, tensors, meta | {name: values.tolist()})
     refused("contradicts itself", certificates.read, path)
 
 
 def test_a_certificate_is_bound_to_the_function_not_to_the_bytes(certificate, runs, copied, tmp_path):
     path, weights = tmp_path / "certificate.safetensors", copied / "weights.safetensors"
     certificates.write(path, certificate)
-    tensors, meta = checkpoint.load(weights)
+    tensors, meta = tensor_files.load(weights)
     other_order = {name: meta[name] for name in reversed(meta)} | {"note": "of a rerun"}
-    checkpoint.save(weights, tensors, other_order)
+    tensor_files.save(weights, tensors, other_order)
     assert weights.read_bytes() != (runs[0]["aol"] / "weights.safetensors").read_bytes()
     assert certificates.read(path, copied).weights_sha256 == lipref.load(copied).sha256
     for change in (
@@ -375,7 +375,7 @@ def test_a_certificate_is_bound_to_the_function_not_to_the_bytes(certificate, ru
         lambda tensors, meta: meta["input"].update(mean=[0.5]),
         lambda tensors, meta: meta["input"]["classes"].reverse(),
     ):
-        checkpoint.save(weights, tensors, meta)
+        tensor_files.save(weights, tensors, meta)
         saved_again(weights, change)
         refused("other weights", certificates.read, path, copied)
 
@@ -394,7 +394,7 @@ def test_certificates_bound_to_the_bytes_of_the_weights_are_still_read(certifica
     tensors, meta = fields(certificate, path)
     del meta["trusted"]
     meta |= {"certificate": 1, "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
-    checkpoint.save(path, tensors, meta)
+    tensor_files.save(path, tensors, meta)
     old = certificates.read(path, copied)
     certificates.write(path, old)
     assert vars(certificates.read(path, copied)).keys() == vars(old).keys()
@@ -406,7 +406,7 @@ def test_the_weights_and_their_sha256_are_of_one_reading(copied, runs, monkeypat
     """The file is exchanged right before its tensors are read."""
     other = shutil.copytree(copied, copied.parent / "other")
     saved_again(other / "weights.safetensors", lambda tensors, meta: tensors["head.bias"].add_(1))
-    expected, link, load = lipref.load(other), copied.parent / "link.safetensors", checkpoint.load
+    expected, link, load = lipref.load(other), copied.parent / "link.safetensors", tensor_files.load
 
     def exchanged(path):
         link.unlink()
@@ -414,7 +414,7 @@ def test_the_weights_and_their_sha256_are_of_one_reading(copied, runs, monkeypat
         return load(path)
 
     link.symlink_to(copied / "weights.safetensors")
-    monkeypatch.setattr(checkpoint, "load", exchanged)
+    monkeypatch.setattr(tensor_files, "load", exchanged)
     found = lipref.load(link)
     assert torch.equal(found.model.head.bias, expected.model.head.bias)
     assert found.sha256 == expected.sha256

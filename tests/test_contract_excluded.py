@@ -343,7 +343,7 @@ def test_float32_is_within_its_bound_of_float64(name, monkeypatch):
             for key, value in layer.operator(size).items()
         }
         exact = {key: value.to(layer.operator(size)[key].dtype) for key, value in operator.items()}
-        bound = layer.rounding(exact, size, unit)
+        bound = layer.rounding_error(exact, size, unit)
         x = torch.randn(4, channels, *size) * torch.logspace(-3, 3, 4)[:, None, None, None]
         with torch.no_grad():
             error = layer.transform(x, operator).double() - layer.transform(x.double(), exact)

@@ -23,7 +23,7 @@ def largest(cls, k, seed, scale, training):
         layer.weight[0, 1, 0, 0] += 3 * scale  # one long direction
     layer.train()
     for _ in range(2):
-        layer.updates.zero_()  # 50 iterations again
+        layer.updates = 0  # 50 iterations again
         layer(torch.zeros(1, 3, 4, 4, dtype=torch.float64))
     layer.train(training)
     jacobian = impulse_jacobian(layer, 3, (4, 4))

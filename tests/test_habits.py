@@ -78,19 +78,6 @@ def test_checkpointing_a_network_changes_no_gradient(name, reentrant):
     check_checkpointing(network_of(name, F64), images(F64, 1, 8), reentrant, 1e-10)
 
 
-@pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize(("name", "k"), [("soc", 1), ("soc", 3), ("bcop", 3)])
-def test_checkpointing_operators_of_several_layers_changes_no_gradient(name, k, reentrant):
-    class Together(torch.nn.Sequential):
-        def forward(self, x):
-            for layer, operator in zip(self, METHODS[name].prepare_alike(list(self), (SIDE, SIDE)), strict=True):
-                x = layer.transform(x, operator)
-            return x
-
-    layers = [layer_of(name, k, F64) for _ in range(2)]
-    check_checkpointing(Together(*layers), images(F64), reentrant, 1e-10)
-
-
 @pytest.mark.parametrize(("name", "k"), [case for case in CASES if case[0] in ("cpl", "soc")])
 def test_a_layer_can_be_copied_after_torch_func_has_derived_its_training_pass(name, k):
     layer = layer_of(name, k).train()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lipref import budgeting, budgets, data, pace, plans, published, sweeps
 from lipref.errors import LiprefError
 from lipref.paths import ROOT
-from lipref.speed import Speed, usual
+from lipref.training.speed import Speed, usual
 
 
 @given(st.integers(1, 10**6), st.integers(1, 1000), st.integers(1, 60_000), st.integers(1, 512))

@@ -40,7 +40,7 @@ def test_parameter_counts_are_the_papers(line, size):
 
 
 def _uninitialised(cls):
-    return type(cls.__name__, (cls,), {"reset_parameters": lambda self: None, "initialise_end": lambda self: None,
+    return type(cls.__name__, (cls,), {"reset_parameters": lambda self: None, "init_head": lambda self: None,
                                        "__module__": cls.__module__})  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from lipref import data, planning, plans, sweeps
 from lipref.commands import plan as plan_command
 from lipref.commands import reproduce as reproduce_command
 from lipref.commands import train as train_command
-from lipref.speed import Speed, usual
+from lipref.training.speed import Speed, usual
 
 PAPER = {"dataset": "cifar10", "sizes": ("XS", "L"), "layers": ("standard", "lot", "soc"), "budget": "24h",
          "batch_size": 256, "schedule": "paper", "search": "random", "partial": True}  # fmt: skip

@@ -16,7 +16,7 @@ from lipref.errors import LiprefError
 from lipref.race.recipes import ENTRIES, GOALS
 from lipref.race.runs import FILE
 from lipref.runs import row
-from lipref.speed import Speed
+from lipref.training.speed import Speed
 
 SETTINGS = {"batch_size": 32, "weight_decay": 1e-5}
 SHORT = 0.02  # minutes

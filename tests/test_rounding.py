@@ -11,7 +11,7 @@ from lipref.certification.float_error import evaluation_error
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.layers import frequency as frequency_layers
-from lipref.linalg.rounding import absolute_norm, gamma
+from lipref.linalg.float_error import absolute_norm, gamma
 from lipref.linalg.spectrum import apply_symbol_densely, kernel_symbol
 from lipref.nets import convnet
 
@@ -36,7 +36,7 @@ def test_float32_is_within_its_bound_of_float64(name, monkeypatch):
             size = (side, side)
             operator = rounded(layer.double().eval().operator(size), torch.float32, torch.complex64)
             exact = rounded(operator, torch.float64, torch.complex128)
-            bound = layer.rounding(exact, size, SINGLE)
+            bound = layer.rounding_error(exact, size, SINGLE)
             x = torch.randn(4, channels, *size) * torch.logspace(-3, 3, 4)[:, None, None, None]
             with torch.no_grad():
                 error = layer.transform(x, operator).double() - layer.transform(x.double(), exact)

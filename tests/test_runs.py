@@ -13,11 +13,11 @@ import pytest
 import torch
 from tiny_runs import CPU, TINY, cli, strip, tiny
 
-from lipref import checkpoint, experiment, report, runs
+from lipref import experiment, report, runs, tensor_files
 from lipref.data import load_dataset
 from lipref.errors import LiprefError
 from lipref.paths import RESULTS, ROOT
-from lipref.settings import TrainingConfig
+from lipref.training.config import TrainingConfig
 
 
 def test_the_configuration_decides_the_folder():
@@ -60,7 +60,7 @@ def test_a_finished_run_is_read_not_repeated(tmp_path):
 
     assert experiment.execute(config, data, spec, tmp_path, device=CPU, on_progress=never) == record
     assert (folder / "record.json").stat().st_mtime_ns == stamp
-    tensors, meta = checkpoint.load(folder / "weights.safetensors")
+    tensors, meta = tensor_files.load(folder / "weights.safetensors")
     assert meta["config"] == record["config"]
     assert sum(t.numel() for t in tensors.values()) >= record["parameters"]
 
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
     torch.rand(3)  # the global random state plays no part
     second = experiment.execute(config, data, spec, tmp_path / "b", device=CPU)
     assert first["certificate"] == second["certificate"]
-    a, b = (checkpoint.load(tmp_path / name / config.folder / "weights.safetensors")[0] for name in "ab")
+    a, b = (tensor_files.load(tmp_path / name / config.folder / "weights.safetensors")[0] for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -141,7 +141,7 @@ def test_killed_and_started_again_ends_with_the_same_numbers(tmp_path):
         killed += 1
     cli(*command, "--out", tmp_path / "cut")
     (whole,), (cut,) = ([p.parent for p in (tmp_path / name).glob("*/record.json")] for name in ("whole", "cut"))
-    a, b = (checkpoint.load(folder / "weights.safetensors")[0] for folder in (whole, cut))
+    a, b = (tensor_files.load(folder / "weights.safetensors")[0] for folder in (whole, cut))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert strip(json.loads((whole / "record.json").read_text())) == strip(
         json.loads((cut / "record.json").read_text())
@@ -151,7 +151,7 @@ def test_killed_and_started_again_ends_with_the_same_numbers(tmp_path):
 def _progress(root):
     for path in root.glob("*/checkpoint.safetensors"):
         try:
-            position = checkpoint.load(path)[1]["position"]
+            position = tensor_files.load(path)[1]["position"]
         except LiprefError:  # just gone: training has ended
             return 1000
         return 4 * position["epoch"] + position["step"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lipref import checkpoint, experiment, published
+from lipref import experiment, published, tensor_files
 from lipref.attacks.loading import load_target
 from lipref.certification.bounds import audit, network_bound
 from lipref.commands.soundness import do_soundness
@@ -156,10 +156,10 @@ def test_what_is_no_run_is_told_and_the_rest_is_done(run, tmp_path):
     assert not tables.read_constants(out).empty
     with pytest.raises(LiprefError, match="'later'"):
         measure(run, "later", QUICK, out)
-    checkpoint.replace_file(out / PROVENANCE, b"{")
+    tensor_files.replace_file(out / PROVENANCE, b"{")
     with pytest.raises(LiprefError, match="damaged"):
         measure(run, "trained", QUICK, out)
-    checkpoint.replace_file(out / CONSTANTS, b"a,b\n1,2\n")
+    tensor_files.replace_file(out / CONSTANTS, b"a,b\n1,2\n")
     with pytest.raises(LiprefError, match="columns"):
         tables.read_constants(out)
     with pytest.raises(LiprefError, match=PRICE):

@@ -12,8 +12,8 @@ from lipref.errors import LiprefError
 from lipref.items.timed import Timed
 from lipref.layers import LAYERS
 from lipref.paths import RESULTS
-from lipref.speed import usual
 from lipref.study import Study
+from lipref.training.speed import usual
 
 DIGITS = RESULTS / "digits-xs"
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from toy_training import SETTINGS, Synthetic, build
 
-from lipref import checkpoint
+from lipref import tensor_files
 from lipref.training import TrainingConfig, train
 
 
@@ -41,7 +41,7 @@ def poisoned(step, where="output", value=math.nan):
 
 
 def assert_finite(path):
-    tensors, meta = checkpoint.load(path)
+    tensors, meta = tensor_files.load(path)
     assert tensors
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
     return meta["position"]

@@ -1,5 +1,6 @@
 """Training options: each trains, goes on bit for bit where it was stopped, is recorded, and leaves no trace."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -10,18 +11,19 @@ from tiny_runs import CPU, tiny
 from torch import nn
 from toy_training import SETTINGS, Interrupted, Synthetic, bits, interrupt_at, timeless
 
-from lipref import checkpoint, display, experiment, forward, nets, plans, runs, training, updates
+from lipref import display, experiment, nets, plans, runs, tensor_files
 from lipref.activations import MaxMin
 from lipref.certification import certify
 from lipref.certification.bounds import network_bound
 from lipref.certification.float_error import evaluation_error
 from lipref.data import pixels
 from lipref.errors import LiprefError
-from lipref.layers import AOLConv2d, BCOPConv2d, CayleyConv2d, CPLConv2d, SOCConv2d, fresh_copy
+from lipref.layers import AOLConv2d, BCOPConv2d, CayleyConv2d, CPLConv2d, LOTConv2d, SOCConv2d
 from lipref.losses import offset_cross_entropy
-from lipref.settings import TrainingConfig, learning_rate_at
-from lipref.speed import Speed, beyond_rounding, options_of
-from lipref.training import train
+from lipref.training import forward, optimizer, train
+from lipref.training import trainer as training
+from lipref.training.config import TrainingConfig, learning_rate_at
+from lipref.training.speed import Speed, beyond_rounding, options_of
 
 OPTIONS = {
     "channels last": {"speed": Speed(channels_last=True)},
@@ -121,7 +123,7 @@ def test_the_training_is_the_same_but_for_rounding(settings):
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     strides = {name: tensor.stride() for name, tensor in network().state_dict().items()}
     assert {name: tensor.stride() for name, tensor in model.state_dict().items()} == strides
-    assert not any({"forward", "_prepared"} & module.__dict__.keys() for module in model.modules())
+    assert not any(module.__dict__.get("_given") for module in model.modules())
 
 
 def test_a_run_stopped_at_every_step_goes_on_bit_for_bit(settings, tmp_path):
@@ -159,20 +161,18 @@ def seen(monkeypatch):
 
         def transform(self, x, operator, plain=cls.transform):
             y = plain(self, x, operator)
-            tensors = [x, y, *operator.values()]
-            kernels = [tensor for tensor in tensors if tensor.dim() == 4 and not tensor.is_complex()]
-            layouts = {tensor.is_contiguous(memory_format=torch.channels_last) for tensor in kernels}
-            calls.append((type(self), [tensor.dtype for tensor in tensors], layouts))
+            layouts = {tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, y)}
+            calls.append((type(self), [tensor.dtype for tensor in (x, y, *operator.values())], layouts))
             return y
 
         monkeypatch.setattr(cls, "transform", transform)
     return calls
 
 
-def test_channels_last_reaches_images_activations_and_kernels(seen):
+def test_channels_last_reaches_images_and_activations(seen):
     trained(with_(channels_last=True))
-    assert len(seen) == 4 * 12
-    assert all(layouts == {True} for *_, layouts in seen)
+    assert len(seen) == 4 * 13  # the first pass finds the images' sizes
+    assert all(layouts == {True} for *_, layouts in seen[4:])
 
 
 class Views(nn.Module):
@@ -194,11 +194,13 @@ class OwnLayer(AOLConv2d):
 
 
 @pytest.mark.parametrize("speed", [{"channels_last": True}, {"channels_last": True, "precision": "bf16"}])
-def test_code_of_ones_own_gets_images_row_by_row(speed):
+def test_code_of_ones_own_keeps_the_usual_layout(speed):
     torch.manual_seed(5)
     model = nn.Sequential(nets.PadChannels(4), AOLConv2d(4, 4, 3), MaxMin(), Views(), AOLConv2d(4, 4, 3), MaxMin(),
                           OwnLayer(4, 4, 3), nn.Flatten(), nn.Linear(256, 3))  # fmt: skip
-    assert trained(with_(**speed), model)[1].status == "done"
+    outcome = trained(with_(**speed), model)[1]
+    assert outcome.status == "done"
+    assert outcome.notices == ["not with channels last: Views may count on the usual layout"]
 
 
 def test_bfloat16_is_of_the_input_transformations_alone(seen, monkeypatch):
@@ -213,24 +215,21 @@ def test_bfloat16_is_of_the_input_transformations_alone(seen, monkeypatch):
     assert prepared == [False] * 12
     for cls, (x, y, *operator), _ in seen:
         assert torch.bfloat16 not in operator
-        if cls is CayleyConv2d:  # complex
-            assert x == y == torch.float32
-        else:
-            assert x == torch.bfloat16
-            assert y == (torch.float32 if cls is SOCConv2d else torch.bfloat16)  # autocast sums SOC's terms so
+        if cls is AOLConv2d:
+            assert (x, y) == (torch.float32, torch.bfloat16)  # the first layer
+        elif cls in (BCOPConv2d, CayleyConv2d):
+            assert y == (torch.float32 if cls is CayleyConv2d else torch.bfloat16)  # Fourier transforms have no other
 
 
-def test_soc_that_recomputes_stays_in_float32(seen):
-    """Its own backward pass convolves outside autocast, with the kernel as it is."""
+def test_soc_that_recomputes_is_the_same_in_bfloat16():
     model = network()
     model[3][0].recompute = True
-    assert trained(with_(precision="bf16"), model)[1].status == "done"
-    assert {x for cls, (x, *_), _ in seen if cls is SOCConv2d} == {torch.float32}
+    assert bits(trained(with_(precision="bf16"), model)[0]) == bits(trained(with_(precision="bf16"))[0])
 
 
 def test_a_callback_sees_the_network_without_any_trace(settings):
     def evaluate(progress):
-        twin = fresh_copy(model)
+        twin = copy.deepcopy(model).eval()
         model.eval()
         with torch.no_grad():
             assert torch.equal(model(images), twin(images))
@@ -242,28 +241,28 @@ def test_a_callback_sees_the_network_without_any_trace(settings):
 
 
 def test_after_a_fused_step_evaluation_uses_the_new_weights(monkeypatch):
-    monkeypatch.setattr(updates, "FUSED", ("cpu",))
+    monkeypatch.setattr(optimizer, "FUSED", ("cpu",))
     settings = dataclasses.replace(with_(fused=True), learning_rate=0.05, schedule="constant")
     model, images = network(), torch.rand(2, 3, 8, 8)
-    assert updates.sgd(dict(model.named_parameters()), settings).defaults["fused"]
+    assert optimizer.sgd(dict(model.named_parameters()), settings).defaults["fused"]
     before = model.eval()(images)
     outputs = []
 
     def evaluate(progress):
         model.eval()
         outputs.append(model(images).detach())
-        assert torch.equal(outputs[-1], fresh_copy(model)(images))
+        assert torch.equal(outputs[-1], copy.deepcopy(model).eval()(images))
 
     trained(settings, model, on_progress=evaluate)
     assert all(not torch.equal(x, y) for x, y in zip([before, *outputs], outputs, strict=False))
     # The layers' kept operators see it also where nobody calls train() or eval() in between.
     layer = AOLConv2d(4, 4, 3).eval()
-    optimizer = torch.optim.SGD(layer.parameters(), 0.1, fused=True)
+    step = torch.optim.SGD(layer.parameters(), 0.1, fused=True).step
     kept = layer.operator((8, 8))["weight"].clone()
     layer.weight.grad = torch.ones_like(layer.weight) + layer.weight.detach().roll(1)
-    optimizer.step()
+    step()
     assert not torch.equal(layer.operator((8, 8))["weight"], kept)
-    assert torch.equal(layer.operator((8, 8))["weight"], fresh_copy(layer).operator((8, 8))["weight"])
+    assert torch.equal(layer.operator((8, 8))["weight"], copy.deepcopy(layer).eval().operator((8, 8))["weight"])
 
 
 def test_the_average_is_of_all_steps_and_takes_the_weights_place(tmp_path):
@@ -286,7 +285,7 @@ def test_the_average_is_of_all_steps_and_takes_the_weights_place(tmp_path):
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), last.parameters(), strict=True))
     for name, buffer in last.named_buffers():
         assert torch.equal(dict(model.named_buffers())[name], buffer)
-    kept, _ = checkpoint.load(path)
+    kept, _ = tensor_files.load(path)
     for name, parameter in last.named_parameters():
         assert torch.equal(kept[f"model/{name}"], parameter)  # a run goes on from the last weights
 
@@ -328,13 +327,11 @@ def test_compiled_training_is_the_same_but_for_rounding_and_goes_on(tmp_path, mo
     assert model[1].updates == plain[1].updates == 12  # compilation moved no vectors
     if speed:
         return
-    callback, sizes, run = interrupt_at(3, 6), set(), forward.Forward._with_operators
-    monkeypatch.setattr(forward.Forward, "_with_operators", lambda self, x: sizes.add(len(x)) or run(self, x))
+    callback = interrupt_at(3, 6)
     for _ in range(2):
         with pytest.raises(Interrupted):
             trained(settings, small(), checkpoint_path=path, checkpoint_seconds=0, on_progress=callback)
     again, resumed = trained(settings, small(), checkpoint_path=path)
-    assert sizes == {8}  # also where a piece begins with the smaller batch
     assert bits(again) == bits(model)
     assert timeless(resumed.history) == timeless(outcome.history)
     assert resumed.compile_seconds > 0
@@ -385,14 +382,18 @@ def test_what_cannot_be_compiled_trains_as_without_and_says_why(backend):
     assert bits(model) == bits(trained(SETTINGS, small())[0])
 
 
-def test_complex_layers_and_layers_used_twice_are_not_compiled(backend):
-    model, outcome = trained(with_(compile=True), network(CayleyConv2d))
-    assert "CayleyConv2d works with complex numbers" in outcome.notices[0]
-    assert bits(model) == bits(trained(SETTINGS, network(CayleyConv2d))[0])
+@pytest.mark.parametrize("cls", [CayleyConv2d, LOTConv2d])
+def test_layers_of_complex_numbers_are_compiled_too(backend, cls):
+    outcome = trained(with_(compile=True), network(cls))[1]
+    assert outcome.notices == []
+    for line, other in zip(outcome.history, trained(SETTINGS, network(cls))[1].history, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_a_layer_that_is_used_twice_prepares_its_operator_each_time(backend):
     layer = AOLConv2d(3, 3, 3)
     model = nn.Sequential(layer, MaxMin(), layer, nn.Flatten(), nn.Linear(192, 3))
-    _, outcome = trained(with_(compile=True), model)
-    assert "AOLConv2d is used twice" in outcome.notices[0]
+    assert trained(with_(compile=True), model)[1].notices == []
 
 
 # --- records and certificates ----------------------------------------------------------------------------------------
@@ -407,7 +408,7 @@ def test_the_record_says_it_and_the_certificate_is_made_as_ever(tmp_path):
     assert record["compile_seconds"] == 0
     assert [notice.split(":")[0] for notice in record["notices"]] == ["fused SGD is for CUDA"]
     # A network that was never trained, with the saved weights, certified without a word of the options.
-    tensors, meta = checkpoint.load(tmp_path / config.folder / "weights.safetensors")
+    tensors, meta = tensor_files.load(tmp_path / config.folder / "weights.safetensors")
     assert meta["config"] == record["config"]
     model = nets.convnet("XS", spec, data.num_classes, data.channels, data.image_size)
     model.load_state_dict(tensors)
@@ -419,10 +420,10 @@ def test_the_record_says_it_and_the_certificate_is_made_as_ever(tmp_path):
 
 
 def test_compilation_is_recorded_and_shown(tmp_path, monkeypatch):
-    def refuse(self, images, finish):
+    def refuse(*args, **options):
         raise LiprefError("because")
 
-    monkeypatch.setattr(forward.Forward, "_compile", refuse)
+    monkeypatch.setattr(torch, "compile", refuse)
     config, data, spec = tiny(speed=Speed(compile=True))
     record = experiment.execute(config, data, spec, tmp_path, device=CPU)
     assert record["compile_seconds"] > 0

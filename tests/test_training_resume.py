@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from toy_training import SETTINGS, Interrupted, Synthetic, bits, build, interrupt_at, timeless, undisturbed
 
-from lipref import checkpoint
+from lipref import tensor_files
 from lipref.errors import LiprefError
 from lipref.training import train
 
@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     elif damage == "pickle":
         torch.save({}, path)
     elif damage == "foreign":
-        checkpoint.save(path, {}, {})
+        tensor_files.save(path, {}, {})
     else:
         path.unlink()
         path.mkdir()
@@ -168,7 +168,7 @@ def work(folder, mishap, checkpoint_seconds):
         model, Synthetic(), SETTINGS, checkpoint_path=path, checkpoint_seconds=checkpoint_seconds, on_progress=report
     )
     os.replace = replace
-    checkpoint.save(
+    tensor_files.save(
         os.path.join(folder, "result"),
         model.state_dict(),
         {"history": outcome.history, "status": outcome.status, "steps": outcome.steps},
@@ -204,7 +204,7 @@ def test_a_run_killed_at_any_moment_ends_like_an_undisturbed_one(tmp_path):
     assert run(("at step", 10)) == killed
     assert not (tmp_path / "result").exists()
     assert run() == 0
-    weights, result = checkpoint.load(tmp_path / "result")
+    weights, result = tensor_files.load(tmp_path / "result")
     done = [int(line) for line in steps.read_text().split()]
     assert done[:6] == [1, 2, 3, 4, 5, 1]  # the first process left nothing
     assert done[6:].count(1) == 0  # the third went on from what the second had written

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lipref import checkpoint
+from lipref import tensor_files
 from lipref.attacks.ball import check_counts
 from lipref.attacks.edge import edge_search
 from lipref.attacks.judging import Attacked
@@ -69,7 +69,7 @@ def run_campaign(
         LiprefError: ``out`` holds another campaign, cannot be written, or a network that gives no finite logits.
     """
     started, make = time.perf_counter(), make_folder(out)
-    weights = checkpoint.fingerprint(target.model.state_dict())
+    weights = tensor_files.fingerprint(target.model.state_dict())
     key = {"format": FORMAT, "weights_sha256": weights, "effort": asdict(effort)}
     del key["effort"]["images"]  # more images later: the chunks that are done stay
     key["device"] = target.images.device.type
@@ -135,7 +135,7 @@ def _attack_chunk(
             meta = {"image": name, "label": int(y[proved[place]]), "radius": float(radii[proved[place]]),
                     "norm": float(found.end_norms[restart, place]),
                     "margin": float(found.end_margins[restart, place])}  # fmt: skip
-            checkpoint.save(violations / f"image{name:05}-{what}-{restart}.safetensors", tensors, meta)
+            tensor_files.save(violations / f"image{name:05}-{what}-{restart}.safetensors", tensors, meta)
             refuted.add(name)
 
     refuted: set[int] = set()

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from lipref.attacks.ball import norms
 from lipref.certification.certify import margins
 from lipref.errors import LiprefError
-from lipref.layers import fresh_copy
 from lipref.nets import ConvNet
 from lipref.workloads import folded
 
@@ -43,7 +42,7 @@ def parameters_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 def judge(model: nn.Module) -> nn.Module:
     """The certified function: a copy in evaluation, in float64, with all operators prepared anew."""
-    return fresh_copy(model).double().requires_grad_(False)
+    return copy.deepcopy(model).eval().double().requires_grad_(False)
 
 
 def searched(model: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LayerSpec, resolve
 from lipref.nets import convnet
 from lipref.rounds import QUANTITIES
-from lipref.speed import Speed
+from lipref.training.speed import Speed
 
 MAX_SECONDS = 20.0  # per timed quantity in all rounds together, as of ours (`lipref.cost.execute`)
 PLAIN = "standard"

@@ -13,8 +13,8 @@ from lipref.benchmarks.plan import BenchPlan
 from lipref.benchmarks.records import parts_of, read
 from lipref.benchmarks.slices import complete
 from lipref.benchmarks.timing import PARTS, SEED
-from lipref.checkpoint import replace_file
 from lipref.provenance import write_json
+from lipref.tensor_files import replace_file
 
 FORMAT = 1
 

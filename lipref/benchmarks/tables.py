@@ -16,7 +16,7 @@ from lipref.benchmarks.records import read
 from lipref.benchmarks.slices import read_ours
 from lipref.benchmarks.timing import SECONDS
 from lipref.benchmarks.worker import OURS
-from lipref.speed import options_of
+from lipref.training.speed import options_of
 
 COLUMNS = (
     "code", "layer", "size", "image_size", "batch_size", "device", "machine", "threads", "quantity", "unit", "median",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import lipref
-from lipref import checkpoint
+from lipref import tensor_files
 from lipref.certification.certify import RADII, Proportion, certified_radii, radius_name
 from lipref.certification.classifier import CertifiedClassifier, file_sha256, weights_file, weights_sha256
 from lipref.data import ImageData, Split, validation_split
@@ -103,7 +103,7 @@ def _part(data: ImageData, name: str, validation: float) -> Split | None:
 
 
 def _sha256(split: Split) -> str:
-    return checkpoint.fingerprint({"images": split.images, "labels": split.labels})
+    return tensor_files.fingerprint({"images": split.images, "labels": split.labels})
 
 
 def given(trusted: list[str]) -> str:
@@ -133,7 +133,7 @@ def write(path: str | os.PathLike[str], certificate: CertificateFile) -> None:
     number = content.pop("format")
     if number == BY_BYTES:
         del content["trusted"]
-    checkpoint.save(path, tensors, {"certificate": number, **content})
+    tensor_files.save(path, tensors, {"certificate": number, **content})
 
 
 def read(
@@ -152,7 +152,7 @@ def read(
     Raises:
         LiprefError: damaged, not a certificate, inconsistent, or of other weights.
     """
-    tensors, meta = checkpoint.load(path)
+    tensors, meta = tensor_files.load(path)
     number = meta.pop("certificate", None)
     if type(number) is not int or number not in (BY_BYTES, FORMAT):
         raise LiprefError(f"{path} is not a certificate of format {FORMAT}: give one that lipref certify wrote")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from lipref.errors import LiprefError
-from lipref.layers import fresh_copy
 
 TTA = (None, "flip")  # averaging over isometries of the input at test time
 CURVE_STEP = Fraction(4, 255)  # of the recorded curve of CRA against the radius
@@ -179,7 +179,7 @@ def certify(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if device.type == "mps":
         device = torch.device("cpu")
-    model = fresh_copy(model).to(device).double()
+    model = copy.deepcopy(model).eval().to(device).double()
     constant = 1.0 if lipschitz is None else lipschitz
     found, errors, reaches = [], [], []
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -17,17 +18,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 import lipref
-from lipref import checkpoint
+from lipref import tensor_files
 from lipref.certification.bounds import Audit, network_bound
 from lipref.certification.certify import EvaluationError, certify, margins
 from lipref.certification.float_error import evaluation_error
 from lipref.data import ImageData
 from lipref.errors import LiprefError, whole_number
 from lipref.inputs import Images, InputFormat, Pictures
-from lipref.layers import LAYERS, LayerSpec, fresh_copy, resolve
+from lipref.layers import LAYERS, LayerSpec, resolve
 from lipref.nets import ConvNet, convnet
 from lipref.runs import RunConfig
-from lipref.settings import TrainingConfig
+from lipref.training.config import TrainingConfig
 
 WEIGHTS = "weights.safetensors"
 
@@ -56,7 +57,7 @@ class CertifiedClassifier:
         self.model = network.eval()
         self.config, self.input, self.path, self.sha256 = config, form, path, sha256
         # The certified function: float64, every operator prepared anew.
-        self._network = fresh_copy(network).double().requires_grad_(False)
+        self._network = copy.deepcopy(network).eval().double().requires_grad_(False)
         self._device = next(self._network.parameters()).device
 
     @cached_property
@@ -200,7 +201,7 @@ def read_config(path: str | os.PathLike[str]) -> RunConfig:
     Raises:
         LiprefError: no weights of a run.
     """
-    return _config(weights_file(path), checkpoint.load(weights_file(path))[1])
+    return _config(weights_file(path), tensor_files.load(weights_file(path))[1])
 
 
 def load(
@@ -261,13 +262,13 @@ def _read(
     path: str | os.PathLike[str], data: ImageData | None
 ) -> tuple[Path, dict[str, Tensor], RunConfig, InputFormat]:
     path = weights_file(path)
-    tensors, meta = checkpoint.load(path)
+    tensors, meta = tensor_files.load(path)
     config = _config(path, meta)
     return path, tensors, config, _input_format(path, meta, config, data)
 
 
 def _sha256(tensors: dict[str, Tensor], config: RunConfig, form: InputFormat) -> str:
-    parts = [checkpoint.fingerprint(tensors), config.size, config.layer, config.layer_sha256, form.as_dict()]
+    parts = [tensor_files.fingerprint(tensors), config.size, config.layer, config.layer_sha256, form.as_dict()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

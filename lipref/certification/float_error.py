@@ -18,7 +18,7 @@ from lipref.certification.bounds.users import inherited
 from lipref.certification.certify import EvaluationError
 from lipref.layers import LipschitzConv2d
 from lipref.linalg.eigenvalues import nan_max
-from lipref.linalg.rounding import ROUNDOFF, SAFETY
+from lipref.linalg.float_error import ROUNDOFF, SAFETY
 from lipref.nets import ConvNet, FirstChannels, PadChannels
 
 # Products below the smallest normal number lose all their digits: 2^-1022 each, whatever their factors. With entries
@@ -32,10 +32,10 @@ def evaluation_error(model: ConvNet, audit: Audit) -> EvaluationError:
     """Bound the rounding of ``model.double()`` in evaluation, for inputs as `lipref.data.pixels` makes them.
 
     Layer by layer: the error so far grows by the layer's Lipschitz constant, and the layer adds its own
-    (`lipref.layers.LipschitzConv2d.rounding`) for an input of the largest norm that can reach it. Padding, truncation,
-    MaxMin and the reordering of pixels are exact. A class that changes anything of a layer of the library, and does not
-    bring a rounding of its own, is unbounded. Underflow is covered where it cannot matter; layers with entries
-    above 1e6, or followed by layers that expand 1e60 times, are named as unbounded.
+    (`lipref.layers.LipschitzConv2d.rounding_error`) for an input of the largest norm that can reach it. Padding,
+    truncation, MaxMin and the reordering of pixels are exact. A class that changes anything of a layer of the library,
+    and does not bring a rounding of its own, is unbounded. Underflow is covered where it cannot matter; layers with
+    entries above 1e6, or followed by layers that expand 1e60 times, are named as unbounded.
 
     Args:
         audit: of the same model (`lipref.certification.bounds.network_bound`), for the constants of its layers.
@@ -59,14 +59,15 @@ def evaluation_error(model: ConvNet, audit: Audit) -> EvaluationError:
     for name, module in model._modules.items():
         size = (x.shape[-2], x.shape[-1])
         if type(module) not in EXACT:
-            given = type(module).rounding if isinstance(module, LipschitzConv2d) else None
-            if given in (None, LipschitzConv2d.rounding) or inherited(type(module), "rounding") or not bounds.get(name):
+            given = type(module).rounding_error if isinstance(module, LipschitzConv2d) else None
+            own = given not in (None, LipschitzConv2d.rounding_error) and not inherited(type(module), "rounding_error")
+            if not own or not bounds.get(name):
                 unbounded.append(name)
             elif not unbounded:
                 operator = module.operator(size)
                 if not max(float(value.abs().max()) for value in operator.values()) <= LARGEST_ENTRY:
                     unbounded.append(name)
-                own = module.rounding(operator, size, unit)
+                own = module.rounding_error(operator, size, unit)
                 lipschitz = bounds[name]
                 constant = lipschitz * constant + own.slope * (offset + constant) + own.constant + UNDERFLOW
                 slope = lipschitz * slope + own.slope * (growth + slope)

@@ -14,7 +14,7 @@ from lipref.layers import LipschitzConv2d
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.soc import SOCConv2d
-from lipref.linalg.rounding import ROUNDOFF, SAFETY
+from lipref.linalg.float_error import ROUNDOFF, SAFETY
 from lipref.nets import ConvNet, FirstChannels
 
 LINEAR = (KernelConv2d, FrequencyConv2d, SOCConv2d)
@@ -79,5 +79,5 @@ def _matrix(head: LipschitzConv2d) -> tuple[Tensor, float]:
     unit_vectors = torch.eye(head.in_channels, dtype=torch.float64)[:, :, None, None]
     with torch.no_grad():
         columns = head.transform(unit_vectors, operator)[:, :, 0, 0]
-    slope = head.rounding(operator, size, ROUNDOFF[torch.float64]).slope
+    slope = head.rounding_error(operator, size, ROUNDOFF[torch.float64]).slope
     return columns.T, slope * math.sqrt(head.in_channels) * SAFETY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from lipref.errors import LiprefError
-from lipref.layers import fresh_copy
 
 PRECISIONS = ("float32", "tf32")
 
@@ -43,7 +43,7 @@ def deviation(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precis
         raise LiprefError(f"precision={precision!r} is unknown; known: {', '.join(PRECISIONS)}")
     if precision == "tf32" and device.type != "cuda":
         raise LiprefError(f"precision='tf32' needs a CUDA device, but the network is on {device.type}: use float32")
-    exact, rough = fresh_copy(model).double(), fresh_copy(model).float()
+    exact, rough = copy.deepcopy(model).eval().double(), copy.deepcopy(model).eval().float()
     images, largest, changed = 0, 0.0, 0
     with torch.no_grad():
         for x, _ in batches:

@@ -14,8 +14,8 @@ from lipref.claims.estimate import NOTHING, Estimate, share_interval
 from lipref.errors import LiprefError
 from lipref.losses import OFFSET, TEMPERATURE
 from lipref.paths import RESULTS, ROOT
-from lipref.speed import beyond_rounding
 from lipref.study import read
+from lipref.training.speed import beyond_rounding
 
 # The paper's name -> ours, training images, test images.
 DATASETS = {

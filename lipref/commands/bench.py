@@ -18,7 +18,7 @@ from lipref.commands.running import LEFT, raise_failures, stopped
 from lipref.errors import LiprefError
 from lipref.paths import RUNS
 from lipref.runs import make_folder
-from lipref.speed import Speed
+from lipref.training.speed import Speed
 
 ImageSize = Annotated[str | None, typer.Option(help="Sides of the pictures, comma-separated; default 32.")]
 Quantities = Annotated[str, typer.Option(help=f"Comma-separated, of {', '.join(QUANTITIES)}.")]

@@ -17,13 +17,13 @@ from lipref.certification.certify import certify as run_certify
 from lipref.certification.classifier import CertifiedClassifier, load, read_config
 from lipref.certification.pair_bounds import pair_bounds
 from lipref.certification.precision import PRECISIONS, deviation
-from lipref.checkpoint import replace_file
 from lipref.commands import options as o
 from lipref.data import DATASETS, ImageData, load_dataset, pixels, validation_split
 from lipref.data.catalogue import FOLDER_PREFIX
 from lipref.errors import LiprefError
 from lipref.plans import check_device
 from lipref.runs import RunConfig
+from lipref.tensor_files import replace_file
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or its weights.safetensors.")]
 Layer = Annotated[str | None, typer.Option(help="Of a run of your own layer: path/to/file.py:Class.")]

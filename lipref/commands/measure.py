@@ -11,7 +11,7 @@ from lipref import data, display, measurements, plans, report
 from lipref.commands import options as o
 from lipref.commands.running import do_measurements, raise_failures
 from lipref.paths import RUNS
-from lipref.speed import Speed
+from lipref.training.speed import Speed
 
 
 def measure(

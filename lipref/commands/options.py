@@ -11,8 +11,8 @@ from lipref.budgets import TIMES
 from lipref.data import DATASETS
 from lipref.errors import LiprefError
 from lipref.nets import SIZES
-from lipref.settings import SCHEDULES
-from lipref.speed import PRECISIONS
+from lipref.training.config import SCHEDULES
+from lipref.training.speed import PRECISIONS
 
 Dataset = Annotated[str | None, typer.Option(help=f"One of {', '.join(DATASETS)}.")]
 Sizes = Annotated[str | None, typer.Option(help=f"Comma-separated, of {', '.join(SIZES)}.")]

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from lipref import data, display, planning, plans
-from lipref.checkpoint import replace_file
 from lipref.commands import options as o
 from lipref.commands import profiled
-from lipref.speed import usual
+from lipref.tensor_files import replace_file
+from lipref.training.speed import usual
 
 
 def plan(

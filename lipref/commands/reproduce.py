@@ -18,7 +18,7 @@ from lipref.fingerprint import COST, fingerprint
 from lipref.layers import LAYERS, resolve
 from lipref.notebooks import read_map
 from lipref.soundness.records import CONSTANTS, Question
-from lipref.speed import chosen
+from lipref.training.speed import chosen
 
 SOUNDNESS_ITERATIONS = 200  # of the power method: seconds in all
 SOUNDNESS_IMAGES = 500

@@ -16,8 +16,8 @@ from lipref.layers import LAYERS
 from lipref.nets import SIZES
 from lipref.paths import RUNS
 from lipref.plans import USUAL_BATCH, make_plan
-from lipref.settings import SCHEDULES
-from lipref.speed import chosen
+from lipref.training.config import SCHEDULES
+from lipref.training.speed import chosen
 
 
 def train(

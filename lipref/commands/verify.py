@@ -9,10 +9,10 @@ import pandas as pd
 import typer
 
 from lipref import claims, display
-from lipref.checkpoint import replace_file
 from lipref.layers import LAYERS
 from lipref.report import to_markdown
 from lipref.runs import make_folder
+from lipref.tensor_files import replace_file
 
 
 def verify(

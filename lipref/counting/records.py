@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from lipref.checkpoint import replace_file
 from lipref.counting.grid import SYMBOLS, count_way, ways_of
 from lipref.counting.layer import INPUT, PARAMETER, WHOLE
 from lipref.errors import LiprefError
@@ -16,6 +15,7 @@ from lipref.layers import LayerSpec
 from lipref.paths import RESULTS
 from lipref.provenance import environment, write_json
 from lipref.runs import make_folder
+from lipref.tensor_files import replace_file
 
 FORMAT = 1
 COUNTS, PROVENANCE = "counts.csv", "provenance.json"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.growth.parts import AXES
 from lipref.provenance import write_json
 from lipref.runs import make_folder
+from lipref.tensor_files import replace_file
 
 FORMAT = 1
 CSV, RECORDS = "growth.csv", "growth.json"

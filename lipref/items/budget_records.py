@@ -12,8 +12,8 @@ from lipref.errors import LiprefError
 from lipref.items.budget_tables import BATCH, TEST_IMAGES, epochs_of
 from lipref.layers import LAYERS
 from lipref.losses import OFFSET, TEMPERATURE
-from lipref.speed import beyond_rounding
 from lipref.study import read
+from lipref.training.speed import beyond_rounding
 
 LAYERS_OF_TABLES = tuple(name for name in LAYERS if name != "standard")  # which has no accuracy in the paper
 COLUMNS = (

@@ -15,8 +15,8 @@ from lipref.layers import resolve
 from lipref.paths import RESULTS, RUNS
 from lipref.plots import display_name
 from lipref.runs import make_folder, row
-from lipref.speed import usual
 from lipref.study import Study, read
+from lipref.training.speed import usual
 
 FOLDER = RESULTS / "time-budget"  # committed runs and the measurements that gave them their epochs
 EPOCHS, TRAINED = "epochs", "training time"

@@ -2,7 +2,6 @@
 
 from lipref.layers.base import LipschitzConv2d
 from lipref.layers.folded import Folded
-from lipref.layers.fresh import fresh_copy
 from lipref.layers.registry import LAYERS, LayerSpec, register, resolve
 
 # In the order of every table; importing a method registers it.
@@ -28,7 +27,6 @@ __all__ = [
     "SLLConv2d",
     "SOCConv2d",
     "StandardConv2d",
-    "fresh_copy",
     "register",
     "resolve",
 ]

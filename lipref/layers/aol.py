@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from torch import Tensor, empty, nn
 
-from torch import Tensor, empty, nn, stack
-
-from lipref.layers.base import Operator, Size
+from lipref.layers.base import Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
@@ -31,7 +29,6 @@ class AOLConv2d(KernelConv2d):
     Initialisation: Dirac, bias 0; a network's first layer and head: random orthogonal.
     """
 
-    capturable = True
     EPSILON = 1e-6
 
     def make_parameters(self) -> None:
@@ -44,24 +41,14 @@ class AOLConv2d(KernelConv2d):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def initialise_end(self) -> None:
+    def init_head(self) -> None:
         nn.init.orthogonal_(self.weight)
 
     def effective_kernel(self) -> Tensor:
         row_sums = absolute_gram(self.weight).sum(1)
         return self.weight * (row_sums + self.EPSILON).rsqrt()[:, None, None]
 
-    def likeness(self, size: Size | None = None) -> Hashable | None:
-        return self._likeness_on_cuda(AOLConv2d) if self.kernel_size in (1, 3) else None
-
-    @classmethod
-    def prepare_alike(cls, layers: Sequence[AOLConv2d], size: Size | None = None) -> list[Operator]:
-        weights = stack([layer.weight for layer in layers])
-        row_sums = absolute_gram(weights).sum(-1)
-        kernels = weights * (row_sums + cls.EPSILON).rsqrt()[:, None, :, None, None]
-        return [layer.with_bias({"weight": kernel}) for layer, kernel in zip(layers, kernels.unbind(), strict=True)]
-
-    def lipschitz_bound(self, size: tuple[int, int]) -> float:
+    def lipschitz_bound(self, size: Size) -> float:
         # Below 1, so the rounding of the scaling itself counts: sums of squares of this many terms, then a root.
         terms = self.out_channels * self.kernel_size**2 + self.in_channels * (2 * self.kernel_size - 1) ** 2 + 8
         return super().lipschitz_bound(size) * (1 + terms * UNIT_ROUNDOFF)

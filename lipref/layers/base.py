@@ -5,34 +5,45 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Hashable, Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from lipref.errors import LiprefError, whole_number
 from lipref.layers.complexity import Complexity
 from lipref.layers.folded import Folded
-from lipref.layers.kept import same_values
-from lipref.linalg.rounding import RoundingBound
+from lipref.linalg.float_error import RoundingBound
 
 Operator = dict[str, Tensor]
 Size = tuple[int, int]
 
-_PREPARING = {"prepare", "effective_kernel", "raw_kernel", "constrain", "step"}
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+_NO_SETTING = ("training", "_cached", "_given", "_started")  # attributes that leave the cached operator valid
 
 
-def derives_backwards() -> bool:
-    """Whether derivatives are autograd's usual ones, and not those of torch.func or of forward mode."""
-    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
+def under_torch_func() -> bool:
+    """Whether a transform of torch.func is active: its tensors do not outlive it."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def in_backward() -> bool:
     """Whether a backward pass is running: what is computed in it is a forward pass once more, by checkpointing."""
-    return torch._C._current_graph_task_id() != -1
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+@contextmanager
+def given_operators(operators: Mapping[LipschitzConv2d, Operator]) -> Iterator[None]:
+    """Context in which these layers apply these operators, and neither prepare their own nor count a pass."""
+    try:
+        for layer, operator in operators.items():
+            layer._given = operator
+        yield
+    finally:
+        for layer in operators:
+            layer._given = None
 
 
 class LipschitzConv2d(nn.Module):
@@ -47,11 +58,15 @@ class LipschitzConv2d(nn.Module):
       and plain attributes;
     * `lipschitz_bound`, a rigorous upper bound in evaluation.
 
-    In evaluation the operator is prepared in float64, rounded once to the dtype of the parameters, kept, and used again
-    for as long as size, dtype, device and the values of all parameters and buffers stay what they were; it is a
-    constant there, without gradients to the parameters. ``track_power_vectors = False`` freezes the power-iteration
-    vectors that some methods move in training. A forward pass repeated by activation checkpointing has the operator of
-    the layer's last forward pass, and moves none; so a backward pass has to come before the next forward pass.
+    In training `prepare` asks no tensor for its value, neither forward nor backward: numbers of iterations are fixed,
+    or chosen on the host in `begin_pass`. In evaluation the operator is prepared in float64, rounded once to the dtype
+    of the parameters and cached for as long as size, dtype, device and the values of all parameters and buffers stay
+    what they were; it is a constant there, without gradients to the parameters. Under autocast operators are prepared
+    as without, and `transform` runs in the lower precision.
+
+    ``track_power_vectors = False`` freezes the power-iteration vectors that some methods update in training. A forward
+    pass repeated by activation checkpointing starts from the vectors of the layer's last forward pass and updates none;
+    so a backward pass has to come before the next forward pass.
 
     Args:
         in_channels, out_channels: at least 1.
@@ -69,8 +84,6 @@ class LipschitzConv2d(nn.Module):
     padding_modes: ClassVar[tuple[str, ...]] = ("circular", "zeros")
     default_padding: ClassVar[str] = "circular"
     square_only: ClassVar[bool] = False
-    capturable: ClassVar[bool] = False  # a CUDA graph may hold `prepare` in training: it waits for no device, but
-    asks: ClassVar[bool] = False  # where it does so by `lipref.linalg.asking`
 
     def __init__(
         self,
@@ -120,7 +133,9 @@ class LipschitzConv2d(nn.Module):
         self.padding_mode = padding_mode
         self.track_power_vectors = True
         self._factory = {"device": device, "dtype": dtype}
-        self._kept: tuple[Size, Operator, dict[str, Tensor]] | None = None
+        self._cached: tuple[Size, Operator, dict[str, Tensor]] | None = None  # and the state it was prepared from
+        self._given: Operator | None = None
+        self._started: tuple[Tensor, ...] = ()
         if bias:
             self.bias = nn.Parameter(torch.empty(out_channels, **self._factory))
         else:
@@ -154,7 +169,7 @@ class LipschitzConv2d(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} brings no bound")
 
-    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+    def rounding_error(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         """How far `transform`, computed with unit roundoff ``unit``, is from the same in real numbers.
 
         A rigorous bound, on images of ``size``, under the assumption that every inner product is summed in some order,
@@ -162,97 +177,64 @@ class LipschitzConv2d(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} brings no bound of its rounding")
 
-    def likeness(self, size: Size | None = None) -> Hashable | None:
-        """What layers of this method have to share for `prepare_alike`; None: every layer is prepared by itself.
-
-        ``size`` of the images, where it is known.
-        """
-        return None
-
-    def _likeness_on_cuda(self, method: type) -> Hashable | None:
-        """`likeness` of a ``method`` that on a CPU is as quick layer by layer; a subclass may prepare otherwise."""
-        if not self.weight.is_cuda or type(self) is not method:
-            return None
-        return *self.weight.shape, self.weight.dtype, self.weight.device
-
-    @classmethod
-    def prepare_alike(cls, layers: Sequence[LipschitzConv2d], size: Size | None = None) -> list[Operator]:
-        """`prepare` in training of layers of the same `likeness` in one batched call."""
-        raise NotImplementedError(f"{cls.__name__} prepares its layers one by one")
-
     @staticmethod
     def complexity() -> Complexity:
         """This method's row of the paper's Table 1."""
         raise NotImplementedError
 
-    def initialise_end(self) -> None:
+    def init_head(self) -> None:
         """Initialise as a network's first layer or head, where the method treats those differently."""
+
+    def begin_pass(self) -> None:
+        """What the host decides and counts once for each training pass, before `prepare`."""
 
     # ---- what all methods share ----
 
     def forward(self, x: Tensor) -> Tensor:
         self._check_input(x)
-        size = (x.shape[-2], x.shape[-1])
-        return self.transform(x, self.trained_operator(size) if self.training else self.operator(size))
+        operator = self._given
+        if operator is None:
+            size = (x.shape[-2], x.shape[-1])
+            with torch.autocast(x.device.type, enabled=False):
+                operator = self.trained_operator(size) if self.training else self.operator(size)
+        return self.transform(x, operator)
 
     def trained_operator(self, size: Size) -> Operator:
-        """The operator of a training pass: `prepare`, unless `lipref.layers.together` has prepared it before."""
-        prepared = self.__dict__.get("_prepared")
-        return self.prepare(size) if prepared is None else prepared
-
-    def _start_of_pass(self, *vectors: Tensor) -> tuple[Tensor, ...]:
-        """Where power iteration starts in training: at ``vectors``, and in a recomputation where the pass started."""
-        if not in_backward() and derives_backwards():  # no tensor of torch.func, which cannot be copied later
-            self.__dict__["_started"] = tuple(vector.clone() for vector in vectors)
-        return self.__dict__.get("_started", vectors)
-
-    def before_pass(self, replayed: bool = False) -> None:
-        """What the host decides before a training pass; a CUDA graph that holds `prepare` cannot.
-
-        Called by `prepare` itself, unless that is being recorded, and before each replay with ``replayed``.
-        """
-
-    @classmethod
-    def is_capturable(cls) -> bool:
-        """Whether ``capturable`` was said of the code that prepares: a subclass with other code has to say it again."""
-        for each in cls.__mro__:
-            if "capturable" in vars(each):
-                return each.capturable
-            if _PREPARING & vars(each).keys():
-                return False
-        return False
+        """The operator of a training pass, which is counted unless it is a recomputation."""
+        if not in_backward():
+            self.begin_pass()
+        return self.prepare(size)
 
     def with_bias(self, operator: Operator) -> Operator:
         """``operator`` and the bias, where the layer has one."""
         return operator if self.bias is None else operator | {"bias": self.bias}
 
     def operator(self, size: Size) -> Operator:
-        """The operator for evaluation: prepared in float64 and rounded once.
+        """The operator for evaluation, cached: prepared in float64 and rounded once.
 
-        It is kept until anything that it was made from changes.
+        Raises:
+            LiprefError: in code that is being compiled or exported.
         """
-        kept = self._kept  # read once: another thread may replace it
-        known = kept is not None and kept[0] == size
-        if known and "_checked" in self.__dict__:
-            return kept[1]
-        state = self._state()
-        if known and same_values([(state, kept[2])]):
-            return kept[1]
-        # Outside inference mode, so that the kept tensors can later serve a forward pass with gradients to the input.
+        if torch.compiler.is_compiling():
+            raise LiprefError(
+                f"{type(self).__name__} in evaluation cannot be compiled or exported, because it looks whether its "
+                "weights have changed: do it to lipref.fold(module, image_size)"
+            )
+        state = dict(self.named_parameters()) | dict(self.named_buffers())
+        cached = self._cached  # read once: another thread may replace it
+        if cached is not None and cached[0] == size and not under_torch_func() and _equal(state, cached[2]):
+            return cached[1]
+        # Outside inference mode, so that the cached tensors can later serve a forward pass with gradients to the input.
         with torch.inference_mode(False), torch.no_grad():
-            made_from = {name: value.detach().clone() for name, value in state.items()}
-            first = next(iter(made_from.values()))
+            prepared_from = {name: value.detach().clone() for name, value in state.items()}
+            first = next(iter(prepared_from.values()))
             operator = {
                 name: value.to(device=first.device, dtype=_COMPLEX[first.dtype] if value.is_complex() else first.dtype)
                 for name, value in self.float64_twin().prepare(size).items()
             }
-            if first.is_cuda and first.dtype == torch.float32 and type(self).__module__.startswith("lipref."):
-                operator = {name: in_quick_layout(value) for name, value in operator.items()}
-        self._kept = (size, operator, made_from)
+        if not under_torch_func():
+            self._cached = (size, operator, prepared_from)
         return operator
-
-    def _state(self) -> dict[str, Tensor]:
-        return dict(self.named_parameters()) | dict(self.named_buffers())
 
     def float64_twin(self) -> LipschitzConv2d:
         """A detached copy in evaluation, in float64: the certified function.
@@ -260,8 +242,8 @@ class LipschitzConv2d(nn.Module):
         Its parameters and buffers are float64 copies of this layer's.
         """
         twin = object.__new__(type(self))
-        twin.__dict__ = dict(self.__dict__)
-        twin._kept, twin.training = None, False
+        twin.__dict__ = {name: _double(v) if isinstance(v, Tensor) else v for name, v in self.__dict__.items()}
+        twin._cached, twin._given, twin.training = None, None, False
         twin._parameters = {name: _double(value) for name, value in self._parameters.items()}
         twin._buffers = {name: _double(value) for name, value in self._buffers.items()}
         twin._modules = {name: copy.deepcopy(module).double().eval() for name, module in self._modules.items()}
@@ -273,12 +255,15 @@ class LipschitzConv2d(nn.Module):
 
     def __setattr__(self, name: str, value: object) -> None:
         # A new setting, or a parameter that comes or goes, is another function.
-        if name not in ("_kept", "training"):
-            self.__dict__["_kept"] = None
+        if name not in _NO_SETTING:
+            self.__dict__["_cached"] = None
         super().__setattr__(name, value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cached": None, "_given": None, "_started": ()}  # a copy prepares its own
+
     def train(self, mode: bool = True) -> LipschitzConv2d:
-        self._kept = None
+        self._cached = None
         return super().train(mode)
 
     def _check_input(self, x: Tensor) -> None:
@@ -288,7 +273,12 @@ class LipschitzConv2d(nn.Module):
                 f"expected (N, {self.in_channels}, H, W) with H, W >= 1"
             )
         dtype = next(self.parameters()).dtype
-        if x.dtype != dtype:
+        if dtype not in _COMPLEX:
+            raise LiprefError(
+                f"{type(self).__name__}: weights of {dtype}: operators are prepared in float32 or float64; for lower "
+                "precision put torch.autocast around the network"
+            )
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
             raise LiprefError(
                 f"{type(self).__name__}: input of {x.dtype} meets weights of {dtype}; convert one with .to()"
             )
@@ -321,11 +311,12 @@ class LipschitzConv2d(nn.Module):
         )
 
 
-def in_quick_layout(value: Tensor) -> Tensor:
-    """Kernels with the channels innermost: on a GPU convolutions then need no copies and choose quicker ways."""
-    if value.dim() != 4 or value.is_complex() or value.shape[-1] == 1:
-        return value
-    return value.contiguous(memory_format=torch.channels_last)
+def _equal(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether both have the same tensors, in name, dtype, device, shape and every value; NaN differs from itself."""
+    return state.keys() == other.keys() and all(
+        (a.dtype, a.device) == (other[name].dtype, other[name].device) and torch.equal(a, other[name])
+        for name, a in state.items()
+    )
 
 
 def _double(value: Tensor | None) -> Tensor | None:

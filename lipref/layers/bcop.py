@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
-from lipref.layers.base import Operator, Size
+from lipref.layers.base import Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.kernel import KernelConv2d
 from lipref.layers.registry import register
 from lipref.linalg.norms import nan_max
 from lipref.linalg.polar import polar_factor
-
-FILLS = 512  # channels from which a product of matrices occupies a CPU by itself, and a batch of them is no quicker
 
 
 @register("bcop")
@@ -46,8 +42,6 @@ class BCOPConv2d(KernelConv2d):
 
     Initialisation: orthogonal with gain 1 / sqrt(n); bias uniform within 1 / sqrt(fan_in).
     """
-
-    capturable = asks = True
 
     def __init__(
         self,
@@ -106,29 +100,12 @@ class BCOPConv2d(KernelConv2d):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def effective_kernel(self) -> Tensor:
-        return self._kernels(self.matrix, self._frames())
-
-    def _kernels(self, matrix: Tensor, frames: Tensor) -> Tensor:
-        """``(..., C_out, C_in, k, k)`` from parameters with the same leading dimensions."""
         # The transposed H, from the left: the kernel's own order where C_in <= C_out.
-        frames = polar_factor(frames, self.iterations)
-        kernel = _projector_products(polar_factor(matrix.mT, self.iterations), frames)
-        return kernel.transpose(-4, -3) if self.in_channels > self.out_channels else kernel
+        frames = polar_factor(self._frames(), self.iterations)
+        kernel = _projector_products(polar_factor(self.matrix.mT, self.iterations), frames)
+        return kernel.transpose(0, 1) if self.in_channels > self.out_channels else kernel
 
-    def likeness(self, size: Size | None = None) -> Hashable | None:
-        matrix = self.matrix
-        alone = matrix.device.type == "cpu" and max(matrix.shape) >= FILLS
-        if alone or type(self) is not BCOPConv2d:  # a subclass may have another kernel
-            return None
-        return *matrix.shape, self.in_channels, self.kernel_size, self.iterations, matrix.dtype, matrix.device
-
-    @classmethod
-    def prepare_alike(cls, layers: Sequence[BCOPConv2d], size: Size | None = None) -> list[Operator]:
-        matrix = torch.stack([layer.matrix for layer in layers])
-        kernels = layers[0]._kernels(matrix, torch.stack([layer._frames() for layer in layers])).unbind()
-        return [layer.with_bias({"weight": kernel}) for layer, kernel in zip(layers, kernels, strict=True)]
-
-    def lipschitz_bound(self, size: tuple[int, int]) -> float:
+    def lipschitz_bound(self, size: Size) -> float:
         # At most 1 in real arithmetic; the executed kernel's own norm covers the rounding of its preparation.
         return nan_max(1.0, super().lipschitz_bound(size))
 

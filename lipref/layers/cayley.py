@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, empty, nn
 
-from lipref.layers.base import Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.registry import register
@@ -35,8 +33,6 @@ class CayleyConv2d(FrequencyConv2d):
     Initialisation: PyTorch's default for convolutions.
     """
 
-    capturable = asks = True
-
     def make_parameters(self) -> None:
         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
@@ -51,14 +47,6 @@ class CayleyConv2d(FrequencyConv2d):
 
     def raw_kernel(self) -> Tensor:
         return of_norm(self.weight, self.scale)
-
-    @staticmethod
-    def raw_kernels(layers: Sequence[CayleyConv2d]) -> Tensor:
-        weights, scales = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "scale"))
-        return of_norm(weights, scales)
-
-    def likeness(self, size: Size | None = None) -> Hashable | None:
-        return self._shape_and_place(size) if type(self) is CayleyConv2d else None  # a subclass may differ
 
     def constrain(self, matrices: Tensor) -> Tensor:
         return cayley_transform(matrices)

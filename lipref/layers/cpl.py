@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
 
-from lipref.layers.base import Size, in_backward
+from lipref.layers.base import Size
 from lipref.layers.complexity import Complexity, symbols
+from lipref.layers.power_iteration import PowerIterationConv2d
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
 from lipref.linalg.norms import conv_norm_bound, nan_max, torus_margin
@@ -15,7 +16,7 @@ from lipref.linalg.padding import circular_pad, conv2d_same
 
 
 @register("cpl")
-class CPLConv2d(ResidualConv2d):
+class CPLConv2d(PowerIterationConv2d, ResidualConv2d):
     """Convex potential layer (CPL).
 
     Source: Meunier et al., "A Dynamical System Perspective for Lipschitz Neural Networks", ICML 2022.
@@ -23,7 +24,7 @@ class CPLConv2d(ResidualConv2d):
     ``y = x - h K^T relu(K x + b)``, 1-Lipschitz where ``h <= 2 / ||K||^2``. Parameters: ``weight`` K ``(C, C, k, k)``,
     ``bias``; buffer: ``u``, a power-iteration vector, a feature map ``(1, C, 16, 16)`` (``(1, C, 1, 1)`` for k = 1).
 
-    Training: one power iteration per forward pass from the kept u, ``h = 2 / (sigma^2 + 1e-6)``, sigma differentiated
+    Training: one power iteration per forward pass from the stored u, ``h = 2 / (sigma^2 + 1e-6)``, sigma differentiated
     with the vectors constant. It goes on the torus on which evaluation bounds the norm, of the image's side, or with
     zero padding of k - 1 more; of a torus smaller than 16x16 u's first corner is the map, a larger one is left at 16.
     The map is of the size that came last: trained on images of several sizes in turn, or with its vector frozen after
@@ -39,7 +40,6 @@ class CPLConv2d(ResidualConv2d):
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in).
     """
 
-    capturable = True
     EPSILON = 1e-6
     WARM_UP = 50
     SIDE = 16  # of the largest map
@@ -100,9 +100,8 @@ class CPLConv2d(ResidualConv2d):
             return torch.linalg.vector_norm(conv2d_same(u, self.weight, None, "circular"))
         start = self._corner(*self._start_of_pass(self.u), size) if self.training else corner
         u, sigma = self._power_iterations(start, iterations)
-        if self.training and not in_backward():
-            with torch.no_grad():
-                corner.copy_(u)
+        if self.training:
+            self._update((corner,), (u,))
         return sigma
 
     def _power_iterations(self, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

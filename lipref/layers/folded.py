@@ -21,7 +21,7 @@ class Folded(nn.Module):
         self.size = size
         bare = object.__new__(type(layer))  # the layer's plain attributes, for its transform
         bare.__dict__.update(layer.__dict__)
-        bare.__dict__.update(_kept=None, training=False, _parameters={}, _buffers={})
+        bare.__dict__.update(_cached=None, _given=None, training=False, _parameters={}, _buffers={})
         self.__dict__["_bare"] = bare  # no submodule: there is no layer in here any more
         operator = layer.operator(size)
         self._complex = {name for name, value in operator.items() if value.is_complex()}

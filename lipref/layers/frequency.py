@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lipref.layers.base import LipschitzConv2d, Operator, Size
+from lipref.linalg.float_error import SAFETY, RoundingBound, absolute_norm, conv_rounding, gamma, spread_bias
 from lipref.linalg.norms import nan_max, norm_bound
 from lipref.linalg.padding import conv2d_same
-from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_norm, conv_rounding, gamma, spread_bias
 from lipref.linalg.spectrum import apply_symbol, constrained_symbol
 
 
@@ -47,38 +45,14 @@ class FrequencyConv2d(LipschitzConv2d):
     def _torus(self, size: Size) -> Size:
         return size[0] + 2 * self.margin, size[1] + 2 * self.margin
 
-    def _shape_and_place(self, size: Size | None) -> Hashable | None:
-        """`likeness` of methods whose `raw_kernels` and `constrain` know the layer by nothing but its shape."""
-        parameter = next(self.parameters())
-        if parameter.device.type == "cpu":  # each symbol's matrices are a batch of their own there
-            return None
-        torus = None
-        if self.kernel_size > 1:
-            if size is None:
-                return None
-            torus = self._torus(size)
-        return self.out_channels, self.in_channels, self.kernel_size, torus, parameter.dtype, parameter.device
-
-    @staticmethod
-    def raw_kernels(layers: Sequence[FrequencyConv2d]) -> Tensor:
-        """`raw_kernel` of layers of one shape, ``(layers, C_out, C_in, k, k)``."""
-        return torch.stack([layer.raw_kernel() for layer in layers])
-
-    @classmethod
-    def prepare_alike(cls, layers: Sequence[FrequencyConv2d], size: Size | None = None) -> list[Operator]:
-        first, kernels = layers[0], cls.raw_kernels(layers)
-        if first.kernel_size == 1:
-            name, values = "weight", first.constrain(kernels[..., 0, 0])[..., None, None].unbind()
-        else:
-            name, values = "symbol", constrained_symbol(kernels, first._torus(size), first.constrain).unbind(2)
-        return [layer.with_bias({name: value}) for layer, value in zip(layers, values, strict=True)]
-
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         bias = operator.get("bias")
         if "weight" in operator:
             return conv2d_same(x, operator["weight"], bias, self.padding_mode)
         margin, (height, width) = self.margin, x.shape[-2:]
-        y = apply_symbol(F.pad(x, (margin,) * 4), operator["symbol"])
+        symbol = operator["symbol"]
+        x = x.to(symbol.real.dtype)  # Fourier transforms have no lower precision
+        y = apply_symbol(F.pad(x, (margin,) * 4), symbol)
         y = y[..., margin : margin + height, margin : margin + width]
         return y if bias is None else y + bias[:, None, None]
 
@@ -88,7 +62,7 @@ class FrequencyConv2d(LipschitzConv2d):
         # At most 1 in real arithmetic; the executed matrices' own norm covers the rounding of their preparation.
         return nan_max(1.0, norm_bound(matrices))
 
-    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+    def rounding_error(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         bias = operator.get("bias")
         if "weight" in operator:
             return conv_rounding(operator["weight"], bias, size, unit)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lipref.layers.base import LipschitzConv2d, Operator, Size, in_quick_layout
+from lipref.layers.base import LipschitzConv2d, Operator, Size
+from lipref.linalg.float_error import RoundingBound, conv_rounding
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import conv2d_same
-from lipref.linalg.rounding import RoundingBound, conv_rounding
 
 
 class KernelConv2d(LipschitzConv2d):
@@ -30,7 +30,7 @@ class KernelConv2d(LipschitzConv2d):
     def lipschitz_bound(self, size: Size) -> float:
         return conv_norm_bound(self.float64_twin().effective_kernel(), size, self.padding_mode)
 
-    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+    def rounding_error(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         return conv_rounding(operator["weight"], operator.get("bias"), size, unit)
 
     def fold(self, size: Size) -> nn.Module:
@@ -44,6 +44,4 @@ class KernelConv2d(LipschitzConv2d):
             padding_mode=self.padding_mode, bias=bias is not None, device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
         folded.load_state_dict(operator)
-        if weight.is_cuda:
-            folded.weight.data = in_quick_layout(folded.weight.data)
         return folded.eval()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import torch
 from torch import Tensor, empty, nn
 
-from lipref.layers.base import Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.registry import register
@@ -35,7 +32,6 @@ class LOTConv2d(FrequencyConv2d):
     """
 
     default_padding = "zeros"
-    capturable = asks = True
 
     def __init__(
         self,
@@ -71,10 +67,6 @@ class LOTConv2d(FrequencyConv2d):
 
     def raw_kernel(self) -> Tensor:
         return self.weight
-
-    def likeness(self, size: Size | None = None) -> Hashable | None:
-        place = self._shape_and_place(size) if type(self) is LOTConv2d else None  # a subclass may differ
-        return None if place is None else (place, self.terms)
 
     def constrain(self, matrices: Tensor) -> Tensor:
         return whitened(matrices, self.terms)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from lipref.errors import LiprefError
 from lipref.layers.base import LipschitzConv2d, Operator, Size
+from lipref.linalg.float_error import SAFETY, RoundingBound, absolute_conv_norm, conv_rounding, gamma
 from lipref.linalg.padding import adjoint_kernel, conv2d_same
-from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_conv_norm, conv_rounding, gamma
 
 
 class ResidualConv2d(LipschitzConv2d):
@@ -49,21 +47,11 @@ class ResidualConv2d(LipschitzConv2d):
         stepped = self.weight * (step if step.dim() == 0 else step[:, None, None, None])
         return self.with_bias({"weight": self.weight, "adjoint": adjoint_kernel(stepped)})
 
-    @staticmethod
-    def stepped(layers: Sequence[ResidualConv2d], weights: Tensor, steps: Tensor) -> list[Operator]:
-        """Operators of several layers from their kernels ``(L, C, C, k, k)`` and steps ``(L,)`` or ``(L, C)``."""
-        stepped = weights * steps.view(*steps.shape, *(1,) * (5 - steps.dim()))
-        adjoints = stepped.transpose(1, 2).flip(3, 4).unbind()
-        return [
-            layer.with_bias({"weight": layer.weight, "adjoint": adjoint})
-            for layer, adjoint in zip(layers, adjoints, strict=True)
-        ]
-
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         hidden = torch.relu(conv2d_same(x, operator["weight"], operator.get("bias"), self.padding_mode))
         return x - conv2d_same(hidden, operator["adjoint"], None, self.padding_mode)
 
-    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+    def rounding_error(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         # The exact map is that of the stored K and step; the rounding of their product is one more error per entry.
         inner = conv_rounding(operator["weight"], operator.get("bias"), size, unit)
         norm, outer = absolute_conv_norm(operator["weight"]), absolute_conv_norm(operator["adjoint"])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from torch import Tensor, empty, nn
 
-from torch import Tensor, empty, nn, stack
-
-from lipref.layers.base import Operator, Size
+from lipref.layers.base import Size
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.registry import register
 from lipref.layers.residual import ResidualConv2d
@@ -31,7 +29,6 @@ class SLLConv2d(ResidualConv2d):
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in), r standard normal.
     """
 
-    capturable = True
     EPSILON = 1e-6
 
     def make_parameters(self) -> None:
@@ -49,16 +46,6 @@ class SLLConv2d(ResidualConv2d):
         q = self.r.abs() + self.EPSILON
         row_sums = absolute_gram(self.weight.transpose(0, 1)) @ q / q
         return 2 / (row_sums + self.EPSILON)
-
-    def likeness(self, size: Size | None = None) -> Hashable | None:
-        return self._likeness_on_cuda(SLLConv2d) if self.kernel_size in (1, 3) else None
-
-    @classmethod
-    def prepare_alike(cls, layers: Sequence[SLLConv2d], size: Size | None = None) -> list[Operator]:
-        weights = stack([layer.weight for layer in layers])
-        q = stack([layer.r for layer in layers]).abs() + cls.EPSILON
-        row_sums = (absolute_gram(weights.transpose(1, 2)) @ q[..., None])[..., 0] / q
-        return cls.stepped(layers, weights, 2 / (row_sums + cls.EPSILON))
 
     def lipschitz_bound(self, size: Size) -> float:
         twin = self.float64_twin()

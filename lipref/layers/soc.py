@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
 from torch.utils.checkpoint import checkpoint
 
-from lipref.layers.base import LipschitzConv2d, Operator, Size, derives_backwards, in_backward
+from lipref.layers.base import Operator, Size, under_torch_func
 from lipref.layers.complexity import Complexity, symbols
+from lipref.layers.power_iteration import PowerIterationConv2d
 from lipref.layers.registry import register
 from lipref.linalg import exponential
 from lipref.linalg.constants import kept
 from lipref.linalg.convolution_polynomial import convolution_polynomial
+from lipref.linalg.float_error import SAFETY, RoundingBound, conv_rounding, spread_bias
 from lipref.linalg.norms import conv_norm_bound
 from lipref.linalg.padding import adjoint_kernel
-from lipref.linalg.rounding import SAFETY, RoundingBound, conv_rounding, spread_bias
 
 
 @register("soc")
-class SOCConv2d(LipschitzConv2d):
+class SOCConv2d(PowerIterationConv2d):
     """Skew orthogonal convolution (SOC).
 
     Source: Singla and Feizi, "Skew Orthogonal Convolutions", ICML 2021.
 
     ``y = sum_{j <= T} L^j x / j! + b``: the exponential of a skew-symmetric convolution, cut after T terms. With
     ``m = max(C_in, C_out)``, parameters: ``weight`` M ``(m, m, k, k)``, ``bias``; buffers: ``u1 v1 u2 v2``,
-    power-iteration vectors, and ``updates``, a counter. ``L = kappa S / sigma`` with ``S = (M - M~) / 2`` (M~: channels
-    swapped, taps flipped), kappa = 0.7 (1 for k = 1), and sigma the smallest spectral norm of the four unfoldings of S
-    ("fantastic four"). Because S is skew they come in two pairs of equal norm, (o h, i w) with (o w, i h) and
-    (o, i h w) with (i, o h w), so that two are computed. ``||L|| <= k kappa`` (Singla and Feizi, "Fantastic Four", ICLR
-    2021). For C_in < C_out the image is padded with zero channels, for C_in > C_out the result is truncated.
+    power-iteration vectors; in a state dict also ``updates``, the number of training passes. ``L = kappa S / sigma``
+    with ``S = (M - M~) / 2`` (M~: channels swapped, taps flipped), kappa = 0.7 (1 for k = 1), and sigma the smallest
+    spectral norm of the four unfoldings of S ("fantastic four"). Because S is skew they come in two pairs of equal
+    norm, (o h, i w) with (o w, i h) and (o, i h w) with (i, o h w), so that two are computed. ``||L|| <= k kappa``
+    (Singla and Feizi, "Fantastic Four", ICLR 2021). For C_in < C_out the image is padded with zero channels, for
+    C_in > C_out the result is truncated.
 
-    Training: ``train_terms`` (5) terms; sigma from the kept vectors, which take 50 power iterations every 200th forward
-    pass and 1 otherwise, differentiated with the vectors constant. Five terms expand by up to 0.5 %. Evaluation: sigma
-    exact, and the exponential by the Chebyshev series that is as accurate on skew maps of norm ``k kappa`` as the
-    smallest number of terms, at least 12, proved not to expand them (12 for k <= 3, 13 for k = 5). It takes fewer
-    convolutions (9 for k = 3) and is divided by its own bound, so that it does not expand either. ``eval_terms=T``: T
-    terms of the exponential series. So the train/eval gap of SOC is in the terms and in sigma.
+    Training: ``train_terms`` (5) terms; sigma from the stored vectors, which take 50 power iterations every 200th
+    forward pass and 1 otherwise, differentiated with the vectors constant. Five terms expand by up to 0.5 %.
+    Evaluation: sigma exact, and the exponential by the Chebyshev series that is as accurate on skew maps of norm
+    ``k kappa`` as the smallest number of terms, at least 12, proved not to expand them (12 for k <= 3, 13 for k = 5).
+    It takes fewer convolutions (9 for k = 3) and is divided by its own bound, so that it does not expand either.
+    ``eval_terms=T``: T terms of the exponential series. So the train/eval gap of SOC is in the terms and in sigma.
 
     Differences from the authors' code: ``SOCConv2d(..., train_terms=5, eval_terms=12)`` restores its numbers of terms
-    for every k; its evaluation takes sigma from the kept vectors, which agrees once they have converged.
+    for every k; its evaluation takes sigma from the stored vectors, which agrees once they have converged.
 
     ``recompute=True`` keeps one tensor of the input's size for the backward pass in place of one per term, and computes
     the others anew: less than half as much memory in training, for 1.2 times the time (ConvNet S, batch 32, on a CPU).
@@ -52,7 +52,6 @@ class SOCConv2d(LipschitzConv2d):
     """
 
     default_padding = "zeros"
-    capturable = True
     PERIOD, LONG, SHORT = 200, 50, 1
     ERROR = 1e-5  # at most, of the series in evaluation: else large kernels, where few terms do, would contract by it
 
@@ -87,17 +86,30 @@ class SOCConv2d(LipschitzConv2d):
         self.weight = nn.Parameter(empty((m, m, k, k), **self._factory))
         for name, length in (("u1", m * k), ("v1", m * k), ("u2", m * k * k), ("v2", m)):
             self.register_buffer(name, empty((length,), **self._factory))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=self._factory["device"]))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=self.weight.shape[0] ** -0.5)
         self._uniform_bias(self.out_channels)
-        self.updates.zero_()
+        self.updates = 0
         for vector in (self.u1, self.v1, self.u2, self.v2):
             nn.init.normal_(vector)
-        with torch.no_grad():
-            self._move_vectors(self._unfoldings(self._skew()), self.LONG)
+        self._iterate(self.LONG)
+
+    # Counted on the host, where it decides: an int, and in a state dict a tensor.
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "updates"] = torch.tensor(self.updates)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        passes = state_dict.pop(prefix + "updates", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        missing = args[2]
+        if passes is not None:
+            self.updates = int(passes)
+            state_dict[prefix + "updates"] = passes
+        else:
+            missing.append(prefix + "updates")
 
     def _skew(self) -> Tensor:
         # The adjoint of a same-padded convolution has the flipped, transposed kernel: S is skew under both paddings.
@@ -108,57 +120,32 @@ class SOCConv2d(LipschitzConv2d):
         m, _, k, _ = skew.shape
         return skew.permute(0, 2, 1, 3).reshape(m * k, m * k), skew.reshape(m, m * k * k)
 
-    def _move_vectors(self, unfoldings: tuple[Tensor, Tensor], iterations: int) -> None:
-        for matrix, u, v in zip(unfoldings, (self.u1, self.u2), (self.v1, self.v2), strict=True):
-            for _ in range(iterations):
-                v.copy_(F.normalize(matrix @ u, dim=0))
-                u.copy_(F.normalize(matrix.mT @ v, dim=0))
+    @torch.no_grad()
+    def _iterate(self, iterations: int) -> None:
+        """Power iterations of the stored vectors."""
+        for matrix, u, v in zip(self._unfoldings(self._skew()), (self.u1, self.u2), (self.v1, self.v2), strict=True):
+            self._update((u, v), _iterated(matrix, u, iterations))
 
-    def before_pass(self, replayed: bool = False) -> None:
-        if self.training and self.track_power_vectors:
-            with torch.no_grad():
-                self._move_long(None, replayed)
-
-    def _move_long(self, unfoldings: tuple[Tensor, Tensor] | None, replayed: bool = False) -> None:
-        """Every `PERIOD`-th pass what is missing of `LONG` iterations, before the pass itself does `SHORT` ones.
-
-        How many passes there were is asked from the device once, and then remembered: asking waits for it. A pass that
-        is not replayed counts as one more version of ``updates``.
-        """
-        if in_backward():
-            return
-        where, version, count = self.__dict__.get("_passes", (None, 0, 0))
-        if where is not self.updates or version != self.updates._version:
-            count = int(self.updates)
-        if count % self.PERIOD == 0:
-            self._move_vectors(unfoldings or self._unfoldings(self._skew()), self.LONG - self.SHORT)
-        # Not by setattr, which drops the operator that is kept; no tensor of torch.func, which cannot be copied later.
-        if derives_backwards():
-            self.__dict__["_passes"] = (self.updates, self.updates._version + (not replayed), count + 1)
+    def begin_pass(self) -> None:
+        if self.track_power_vectors:
+            if self.updates % self.PERIOD == 0:
+                self._iterate(self.LONG - self.SHORT)  # `prepare` does the others
+            self.updates += 1
 
     def _sigma(self, skew: Tensor) -> Tensor:
         unfoldings = self._unfoldings(skew)
         if not self.training:
             return torch.stack([torch.linalg.eigvalsh(a @ a.mT)[-1].clamp_min(0).sqrt() for a in unfoldings]).min()
-        # Not the buffers: the next forward pass moves them while this one's gradient may still be due.
         if self.track_power_vectors:
             with torch.no_grad():
-                if "_recorded" not in self.__dict__:
-                    self._move_long(unfoldings)
                 starts = self._start_of_pass(self.u1, self.u2)
-                pairs = [_iterated(a, u, self.SHORT) for a, u in zip(unfoldings, starts, strict=True)]
-            self._move_to([vector for pair in pairs for vector in pair])
-        else:
+                (u1, v1), (u2, v2) = pairs = [
+                    _iterated(a, u, self.SHORT) for a, u in zip(unfoldings, starts, strict=True)
+                ]
+            self._update((self.u1, self.v1, self.u2, self.v2), (u1, v1, u2, v2))
+        else:  # copies: a later pass may update the buffers while this one's gradient is still due
             pairs = [(self.u1.clone(), self.v1.clone()), (self.u2.clone(), self.v2.clone())]
         return torch.stack([v @ a @ u for a, (u, v) in zip(unfoldings, pairs, strict=True)]).min()
-
-    @torch.no_grad()
-    def _move_to(self, vectors: Sequence[Tensor]) -> None:
-        """A pass has moved u1, v1, u2 and v2 there; a recomputation moves and counts nothing."""
-        if not in_backward():
-            for buffer, moved in zip((self.u1, self.v1, self.u2, self.v2), vectors, strict=True):
-                buffer.copy_(moved)
-            self.updates.add_(1)
 
     def _series(self, like: Tensor) -> Operator:
         """``ratios`` of the coefficients, and where the first is not 1, it as ``scale``."""
@@ -181,44 +168,12 @@ class SOCConv2d(LipschitzConv2d):
         vanishing = sigma == 0
         return torch.where(vanishing, 0.0, self.kappa / torch.where(vanishing, 1.0, sigma))
 
-    def likeness(self, size: Size | None = None) -> Hashable | None:
-        alike = self._likeness_on_cuda(SOCConv2d) if self.track_power_vectors else None
-        return None if alike is None else (alike, self.train_terms)
-
-    @classmethod
-    def prepare_alike(cls, layers: Sequence[SOCConv2d], size: Size | None = None) -> list[Operator]:
-        weights = torch.stack([layer.weight for layer in layers])
-        count, m, _, k, _ = weights.shape
-        skew = 0.5 * (weights - weights.transpose(1, 2).flip(3, 4))
-        unfoldings = skew.transpose(2, 3).reshape(count, m * k, m * k), skew.reshape(count, m, m * k * k)
-        with torch.no_grad():
-            for number, layer in enumerate(layers):
-                if "_recorded" not in layer.__dict__:
-                    layer._move_long(tuple(each[number] for each in unfoldings))
-        starts = zip(*(layer._start_of_pass(layer.u1, layer.u2) for layer in layers), strict=True)
-        sigmas = []
-        for matrices, start, names in zip(unfoldings, starts, (("u1", "v1"), ("u2", "v2")), strict=True):
-            with torch.no_grad():
-                u, v = _iterated(matrices, torch.stack(start)[..., None], cls.SHORT)
-                if not in_backward():
-                    buffers = [getattr(layer, name) for name in names for layer in layers]
-                    torch._foreach_copy_(buffers, [*u[..., 0].unbind(), *v[..., 0].unbind()])
-            sigmas.append((v * (matrices @ u)).sum((1, 2)))
-        if not in_backward():
-            with torch.no_grad():
-                torch._foreach_add_([layer.updates for layer in layers], 1)
-        kernels = skew * layers[0]._scale(torch.minimum(*sigmas))[:, None, None, None, None]
-        series = layers[0]._series(skew)
-        return [
-            layer.with_bias({"weight": kernel} | series) for layer, kernel in zip(layers, kernels.unbind(), strict=True)
-        ]
-
     def transform(self, x: Tensor, operator: Operator) -> Tensor:
         more = max(0, self.out_channels - self.in_channels)
         if more:  # padding by nothing would copy
             x = F.pad(x, (0, 0, 0, 0, 0, more))
         given = x, operator["weight"], operator["ratios"], self.padding_mode
-        if self.recompute and torch.is_grad_enabled() and derives_backwards():
+        if self.recompute and torch.is_grad_enabled() and not under_torch_func():
             y = checkpoint(convolution_polynomial, *given, use_reentrant=False, preserve_rng_state=False)
         else:
             y = convolution_polynomial(*given)
@@ -234,7 +189,7 @@ class SOCConv2d(LipschitzConv2d):
         scale = float(operator.get("scale", 1.0))
         return exponential.polynomial_bound(exponential.from_ratios(scale, operator["ratios"].tolist()), radius)
 
-    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+    def rounding_error(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         weight = operator["weight"]
         radius = conv_norm_bound(weight, size, self.padding_mode)
         conv = conv_rounding(weight, None, size, unit).slope
@@ -258,11 +213,10 @@ class SOCConv2d(LipschitzConv2d):
 
 
 def _iterated(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Power iterations, at least one, from ``u``, a vector or a column for each matrix of a batch: u and v."""
-    along = 0 if u.dim() == 1 else -2
+    """U and v after power iterations, at least one, from ``u``."""
     for _ in range(iterations):
-        v = F.normalize(matrix @ u, dim=along)
-        u = F.normalize(matrix.mT @ v, dim=along)
+        v = F.normalize(matrix @ u, dim=0)
+        u = F.normalize(matrix.mT @ v, dim=0)
     return u, v
 
 

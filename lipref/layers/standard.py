@@ -19,7 +19,6 @@ class StandardConv2d(KernelConv2d):
     """
 
     proved = False
-    capturable = True
 
     def make_parameters(self) -> None:
         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)

@@ -67,7 +67,9 @@ def constrained_symbol(weight: Tensor, size: tuple[int, int], function: Callable
     pairs = real.new_empty((0, *real.shape[1:]), dtype=dtype)
     if len(constants.waves):
         pairs = function((constants.waves @ flat.to(dtype)).unflatten(1, shape))
-    return _Spread.apply(real, pairs, constants).unflatten(0, (height, width // 2 + 1))
+    mirrored = pairs.index_select(0, constants.sources).conj()
+    whole = torch.cat((real.to(dtype), pairs, mirrored)).index_select(0, constants.order)
+    return whole.unflatten(0, (height, width // 2 + 1))
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,14 @@ def half_spectrum(height: int, width: int) -> Places:
 
 
 class _Constants(NamedTuple):
-    """What `constrained_symbol` uses at every call: `Places` as tensors, and `waves` of the first two."""
+    """What `constrained_symbol` uses at every call.
 
-    alone: Tensor
-    pairs: Tensor
-    mirrored: Tensor
+    ``sources`` of `Places`; in which ``order`` the half spectrum has the real matrices, the others and the conjugates,
+    one after the other; `waves` of the first two.
+    """
+
     sources: Tensor
+    order: Tensor
     real_waves: Tensor
     waves: Tensor
 
@@ -119,9 +123,9 @@ def _constants(height: int, width: int, k: int, device: str, dtype: torch.dtype)
     with torch.no_grad():
         real_waves = waves(places.alone, (height, width), centred, centred).real.to(dtype)
         pair_waves = waves(places.pairs, (height, width), centred, centred).to(complex_dtype)
-        indices = (torch.tensor(each, dtype=torch.int64) for each in (places.alone, places.pairs, places.mirrored))
         sources = torch.tensor(places.sources, dtype=torch.int64)
-        return _Constants(*(value.to(device) for value in (*indices, sources, real_waves, pair_waves)))
+        order = torch.tensor([*places.alone, *places.pairs, *places.mirrored]).argsort()
+        return _Constants(*(value.to(device) for value in (sources, order, real_waves, pair_waves)))
 
 
 def waves(places: list[int], size: tuple[int, int], rows: Tensor, columns: Tensor) -> Tensor:
@@ -133,29 +137,6 @@ def waves(places: list[int], size: tuple[int, int], rows: Tensor, columns: Tenso
     flat = torch.tensor(places, dtype=torch.float64)
     along_rows = _phases(flat.div(half, rounding_mode="floor"), height, rows)
     return (along_rows[:, :, None] * _phases(flat % half, width, columns)[:, None, :]).flatten(1)
-
-
-class _Spread(torch.autograd.Function):
-    """The half spectrum ``(H (W//2 + 1), ..., O, I)`` from its real matrices and half of the others."""
-
-    @staticmethod
-    def forward(ctx, real: Tensor, pairs: Tensor, places: _Constants) -> Tensor:
-        ctx.places = places
-        whole = pairs.new_empty((len(places.alone) + len(pairs) + len(places.mirrored), *pairs.shape[1:]))
-        whole.index_copy_(0, places.alone, real.to(whole.dtype))
-        whole.index_copy_(0, places.pairs, pairs)
-        whole.index_copy_(0, places.mirrored, pairs.index_select(0, places.sources).conj().resolve_conj())
-        return whole
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        places = ctx.places
-        pairs = grad.index_select(0, places.pairs)
-        mirrored = grad.index_select(0, places.mirrored).conj()
-        # A source occurs once: a copy, which is deterministic, in place of an addition by atomic operations.
-        pairs.index_copy_(0, places.sources, pairs.index_select(0, places.sources) + mirrored)
-        return grad.index_select(0, places.alone).real, pairs, None
 
 
 def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:

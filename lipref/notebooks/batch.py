@@ -15,13 +15,13 @@ import pandas as pd
 import torch
 
 from lipref import provenance
-from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.notebooks.execution import Job, run_jobs
 from lipref.notebooks.kernels import one_line
 from lipref.notebooks.map import read_yaml
 from lipref.notebooks.parameters import check
 from lipref.runs import make_folder
+from lipref.tensor_files import replace_file
 
 FORMAT = 1
 COLUMNS = ("status", "folder", "note")

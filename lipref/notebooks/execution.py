@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.extras import require
 from lipref.notebooks import kernels
 from lipref.notebooks.kernels import Kernels
 from lipref.notebooks.parameters import check, parameters_of, read_notebook
 from lipref.runs import make_folder
+from lipref.tensor_files import replace_file
 
 # The view of a widget: the random name of what dies with the kernel.
 WIDGET = "application/vnd.jupyter.widget-view+json"

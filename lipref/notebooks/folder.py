@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.notebooks.map import Item
 from lipref.notebooks.parameters import parameters_of
 from lipref.paths import ROOT
 from lipref.runs import make_folder
+from lipref.tensor_files import replace_file
 
 
 def gather_data(items: Sequence[Item], out: Path, results: Sequence[Path] = ()) -> dict[str, tuple[Path, ...]]:

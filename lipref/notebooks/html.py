@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.extras import require
 from lipref.notebooks.execution import WIDGET
@@ -20,6 +19,7 @@ from lipref.notebooks.kernels import runs
 from lipref.notebooks.map import Item
 from lipref.notebooks.page import PAGE, STYLE, refuse_network
 from lipref.notebooks.parameters import read_notebook
+from lipref.tensor_files import replace_file
 
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
 # A page that does not change has no use for them; the output's text or image is shown instead.

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lipref.checkpoint import replace_file
+from lipref.tensor_files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

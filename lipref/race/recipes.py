@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from lipref.errors import LiprefError
 from lipref.names import short_name
 from lipref.recipes import paper_recipe
-from lipref.settings import TrainingConfig
-from lipref.speed import Speed, usual
+from lipref.training.config import TrainingConfig
+from lipref.training.speed import Speed, usual
 
 # CRA(36/255) in percent that at least one of the seven layers should reach, by minutes of training.
 GOALS = {1.0: 55.0, 5.0: 62.0, 10.0: 65.0, 30.0: 66.3}

@@ -11,12 +11,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lipref import checkpoint
+from lipref import tensor_files
 from lipref.attacks.loading import Target, load_target
 from lipref.certification.bounds import Audit, network_bound
 from lipref.certification.certify import radius_name
 from lipref.certification.float_error import evaluation_error
-from lipref.checkpoint import replace_file
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.nets import ConvNet, convnet
@@ -25,6 +24,7 @@ from lipref.runs import make_folder, read_record
 from lipref.soundness.constants import PUBLISHED_ITERATIONS, as_published, constants
 from lipref.soundness.price import price
 from lipref.soundness.refuted import refuted
+from lipref.tensor_files import replace_file
 
 FORMAT = 1
 MOMENTS = ("initial", "trained")
@@ -98,7 +98,7 @@ def measure(folder: Path, moment: str, question: Question, out: Path) -> bool:
     prices = price(model, batches, published, audited.bound, None if error.slope is None else error)
     end = {"digest": key["digest"]}
     _replace(out / CONSTANTS, key, [place | line | {"iterations": question.iterations} | end for line in lines])
-    end |= {"weights": checkpoint.fingerprint(model.state_dict())[:DIGITS]}
+    end |= {"weights": tensor_files.fingerprint(model.state_dict())[:DIGITS]}
     _replace(out / PRICE, key, [place | asdict(row) | {"radius": radius_name(row.radius)} | end for row in prices])
     others = [entry for entry in entries if (entry.get("digest"), entry.get("moment")) != (key["digest"], moment)]
     seconds = time.perf_counter() - started

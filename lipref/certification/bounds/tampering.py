@@ -14,7 +14,7 @@ REGISTRIES = ("_parameters", "_buffers", "_modules")
 # What a copy is made by: one of a module's own may give another function.
 COPYING = ("__copy__", "__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__", "__setstate__")
 # Attributes that differ between modules of equal settings and that evaluation in float64 does not read.
-STATE = {"training", "track_power_vectors", "_kept", "_factory", "_passes", "_started"}
+STATE = {"training", "track_power_vectors", "_cached", "_given", "_started", "_factory", "updates"}
 CONVNET = ("size", "layer", "num_classes", "in_channels", "image_size", "width")
 
 

@@ -29,12 +29,12 @@ OWN = {cls for kind in LIBRARY for cls in kind.__mro__}
 # What a class may define and still inherit proofs: what sets settings and values, which are checked on the instance,
 # what prints, and what Python itself puts there.
 HARMLESS = {
-    "__init__", "make_parameters", "reset_parameters", "initialise_end", "extra_repr", "__repr__", "complexity",
+    "__init__", "make_parameters", "reset_parameters", "init_head", "extra_repr", "__repr__", "complexity",
     "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__", "__annotate_func__",
     "__annotations_cache__", "__firstlineno__", "__static_attributes__", "__dict__", "__weakref__", "__orig_bases__",
     "__parameters__", "__abstractmethods__", "_abc_impl",
 }  # fmt: skip
-PROOFS = {"lipschitz_bound", "rounding"}  # each stands by itself
+PROOFS = {"lipschitz_bound", "rounding_error"}  # each stands by itself
 
 
 def inherited(kind: type[nn.Module], proof: str = "lipschitz_bound") -> str | None:
@@ -79,7 +79,7 @@ def copied_otherwise(module: nn.Module) -> str | None:
 
 def states_its_rounding(kind: type[nn.Module]) -> bool:
     """Whether ``rounding`` is the word of a class that is not the library's."""
-    return next((cls for cls in kind.__mro__ if "rounding" in vars(cls)), None) not in {None, *OWN}
+    return next((cls for cls in kind.__mro__ if "rounding_error" in vars(cls)), None) not in {None, *OWN}
 
 
 def user_bound(module: nn.Module, size: tuple[int, int]) -> float:

@@ -68,7 +68,7 @@ class BnBConv2d(KernelConv2d):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def initialise_end(self) -> None:
+    def init_head(self) -> None:
         nn.init.orthogonal_(self.weight)
 
     def effective_kernel(self) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor, empty, nn
 
 from lipref.errors import LiprefError
 from lipref.layers.base import LipschitzConv2d, Operator, Size
+from lipref.linalg.float_error import RoundingBound, conv_rounding
 from lipref.linalg.norms import conv_norm_bound
-from lipref.linalg.rounding import RoundingBound, conv_rounding
 
 
 class ECOConv2d(LipschitzConv2d):
@@ -115,7 +115,7 @@ class ECOConv2d(LipschitzConv2d):
         """The norm of the dilated convolution, plus a rounding allowance: that of its kernel with zeros in between."""
         return conv_norm_bound(dilated(operator["weight"], size), size, "circular")
 
-    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+    def rounding_error(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         return conv_rounding(operator["weight"], operator.get("bias"), size, unit)
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, empty, nn
 from lipref.layers.base import LipschitzConv2d, Operator, Size
 from lipref.layers.frequency import symbol_rounding
 from lipref.linalg.cayley import cayley_transform, of_norm
+from lipref.linalg.float_error import SAFETY, RoundingBound, absolute_conv_norm, absolute_norm, conv_rounding
 from lipref.linalg.norms import nan_max, norm_bound
 from lipref.linalg.padding import conv2d_same
-from lipref.linalg.rounding import SAFETY, RoundingBound, absolute_conv_norm, absolute_norm, conv_rounding
 from lipref.linalg.spectrum import apply_symbol, kernel_symbol
 
 
@@ -89,7 +89,7 @@ class SandwichConv2d(LipschitzConv2d):
         # At most 1 in real arithmetic; the executed matrices' own norm covers the rounding of their preparation.
         return nan_max(1.0, norm_bound(torch.cat((leave.mH, enter), -1)) ** 2 / 2 * (1 + 1e-15))
 
-    def rounding(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
+    def rounding_error(self, operator: Operator, size: Size, unit: float) -> RoundingBound:
         enter, leave, bias = operator["enter"], operator["leave"], operator.get("bias")
         if enter.is_complex():
             inner, outer = symbol_rounding(enter, bias, size, unit), symbol_rounding(leave, None, size, unit)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 from lipref.errors import LiprefError, whole_number
 from lipref.losses import OFFSET, TEMPERATURE
-from lipref.speed import Speed
+from lipref.training.speed import Speed
 
 SCHEDULES = ("onecycle", "paper", "constant")
 
@@ -26,7 +26,7 @@ class TrainingConfig:
         temperature: Of the loss.
         seed: Recorded here; it acts through the model's construction and the batches.
         ema: None, or the decay, within (0, 1), of an exponential moving average of the parameters, which takes the
-            place of the last weights when training ends (`lipref.updates`).
+            place of the last weights when training ends (`lipref.training.optimizer`).
         speed: How a step is computed; a dict, as in records, becomes a `Speed`.
 
     Raises:

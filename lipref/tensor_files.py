@@ -193,7 +193,7 @@ def _refuse_foreign(path: Path) -> None:
     for signature, kind in _PICKLES.items():
         if start.startswith(signature):
             raise LiprefError(
-                f"{path}: {kind}, which could run code when loaded: convert it with lipref.checkpoint.save"
+                f"{path}: {kind}, which could run code when loaded: convert it with lipref.tensor_files.save"
             )
 
 

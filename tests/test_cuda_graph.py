@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from toy_training import SETTINGS, Interrupted, Synthetic, bits, interrupt_at, timeless
 
-from lipref import capture, nets, stepping
+from lipref import nets
 from lipref.activations import MaxMin
 from lipref.layers import (
     AOLConv2d,
@@ -21,15 +21,13 @@ from lipref.layers import (
     SLLConv2d,
     SOCConv2d,
     StandardConv2d,
-    lot,
 )
-from lipref.linalg import asking, newton
-from lipref.linalg.asking import allows
-from lipref.speed import Speed
-from lipref.training import train
+from lipref.training import cuda_graph, train
+from lipref.training.speed import Speed
 
-CAPTURABLE = (StandardConv2d, AOLConv2d, SLLConv2d, CPLConv2d, SOCConv2d)
-OTHERS = (BCOPConv2d, CayleyConv2d, LOTConv2d)
+LAYERS = (
+    StandardConv2d, AOLConv2d, BCOPConv2d, CayleyConv2d, CPLConv2d, LOTConv2d, SLLConv2d, SOCConv2d,
+)  # fmt: skip
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
@@ -38,17 +36,16 @@ class Again:
 
     recorded = 0
 
-    def __init__(self, warm_up, body):
-        for _ in range(capture.WARM_UP):
-            warm_up()
-        body()
+    def __init__(self, body):
+        for _ in range(cuda_graph.WARM_UP + 1):
+            body()
         self.replay = body
         type(self).recorded += 1
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    monkeypatch.setattr(capture, "CudaGraph", Again)
+    monkeypatch.setattr(cuda_graph, "CudaGraph", Again)
     monkeypatch.setattr(Speed, "check_device", lambda self, device: None)
     monkeypatch.setattr(Again, "recorded", 0)
 
@@ -57,12 +54,6 @@ def network(*classes):
     torch.manual_seed(5)
     layers = [module for cls in classes for module in (cls(4, 4, 3), MaxMin(), cls(4, 4, 3))]
     return nn.Sequential(nets.PadChannels(4), *layers, nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(256, 3))
-
-
-@pytest.fixture
-def device_ways(monkeypatch):
-    """LOT prepares its operators as on a GPU, with the questions that it asks there."""
-    monkeypatch.setattr(lot, "whitened", lambda v, terms: newton._WhitenedByProducts.apply(v, terms, 1e-4))
 
 
 def with_(**speed):
@@ -80,7 +71,7 @@ class Batches(Synthetic):
         return ((images.to(self.device), labels.to(self.device)) for images, labels in super().epoch(epoch, start))
 
 
-@pytest.mark.parametrize("cls", [*CAPTURABLE, *OTHERS])
+@pytest.mark.parametrize("cls", LAYERS)
 def test_captured_training_is_the_usual_one(stand_in, cls):
     model, plain = network(cls), network(cls)
     outcome = train(model, Synthetic(), with_(cuda_graphs=True))
@@ -93,21 +84,7 @@ def test_captured_training_is_the_usual_one(stand_in, cls):
         assert (line["accuracy"], line["cra_36"]) == (other["accuracy"], other["cra_36"])
     for one, other in zip(model.state_dict().values(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    assert not any({"forward", "_prepared", "_recorded"} & module.__dict__.keys() for module in model.modules())
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.03])
-@pytest.mark.parametrize("cls", [BCOPConv2d, LOTConv2d])
-def test_layers_that_ask_stay_in_the_graph(stand_in, device_ways, cls, rate):
-    """Their weights move, and with them the answers: captured anew, with more room, they still train as usual."""
-    settings = dataclasses.replace(SETTINGS, learning_rate=rate, epochs=5)
-    model, plain = network(cls), network(cls)
-    outcome = train(model, Synthetic(), dataclasses.replace(settings, speed=Speed(cuda_graphs=True)))
-    expected = train(plain, Synthetic(), settings)
-    assert outcome.notices == []
-    assert 1 <= Again.recorded <= 6  # of 15 whole batches
-    for line, other in zip(outcome.history, expected.history, strict=True):
-        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert not any(module.__dict__.get("_given") for module in model.modules())
 
 
 @pytest.mark.parametrize("speed", [{}, {"channels_last": True, "precision": "bf16"}])
@@ -123,38 +100,33 @@ def test_a_captured_run_goes_on_where_it_was_stopped(stand_in, tmp_path, classes
                   on_progress=callback)  # fmt: skip
     model = network(*classes)
     outcome = train(model, Synthetic(), settings, checkpoint_path=path)
-    if any(cls.asks for cls in classes):  # what the graph was recorded with is of the moment, and so is its rounding
-        tolerance = 1e-2 if speed else 1e-4
-        for one, other in zip(model.state_dict().values(), whole.state_dict().values(), strict=True):
-            assert (one - other).norm() <= tolerance * other.norm()
-    else:
-        assert bits(model) == bits(whole)
-        assert timeless(outcome.history) == timeless(expected.history)
+    assert bits(model) == bits(whole)
+    assert timeless(outcome.history) == timeless(expected.history)
 
 
 def test_long_power_iterations_come_at_their_pass(stand_in, monkeypatch):
     """The host counts the passes; an evaluation in between and a batch that is not captured do not confuse it."""
     monkeypatch.setattr(SOCConv2d, "PERIOD", 5)
     seen = []
-    moved = SOCConv2d._move_vectors
+    iterate = SOCConv2d._iterate
 
-    def move(self, unfoldings, iterations):
-        seen.append((int(self.updates), iterations))
-        moved(self, unfoldings, iterations)
+    def note(self, iterations):
+        seen.append((self.updates, iterations))
+        iterate(self, iterations)
 
-    monkeypatch.setattr(SOCConv2d, "_move_vectors", move)
     model = nn.Sequential(nets.PadChannels(4), SOCConv2d(4, 4, 3), nn.Flatten(), nn.Linear(256, 3))
-    seen.clear()
+    monkeypatch.setattr(SOCConv2d, "_iterate", note)
     train(model, Synthetic(), with_(cuda_graphs=True))
-    assert [updates for updates, count in seen if count == SOCConv2d.LONG - SOCConv2d.SHORT] == [0, 5, 10]
+    # The first is of a pass that finds the images' sizes, and is undone.
+    assert seen == [(updates, SOCConv2d.LONG - SOCConv2d.SHORT) for updates in (0, 0, 5, 10)]
     assert model[1].updates == 12
 
 
 def test_what_cannot_be_captured_trains_as_usual_and_says_why(monkeypatch):
-    def refuse(warm_up, body):
+    def refuse(body):
         raise RuntimeError("no capture here\nand a second line")
 
-    monkeypatch.setattr(capture, "CudaGraph", refuse)
+    monkeypatch.setattr(cuda_graph, "CudaGraph", refuse)
     monkeypatch.setattr(Speed, "check_device", lambda self, device: None)
     model, plain = network(SOCConv2d), network(SOCConv2d)
     outcome = train(model, Synthetic(), with_(cuda_graphs=True))
@@ -163,61 +135,8 @@ def test_what_cannot_be_captured_trains_as_usual_and_says_why(monkeypatch):
     assert bits(model) == bits(plain)
 
 
-class Asking(AOLConv2d):
-    """Halves its kernel where the device says that the weights are small."""
-
-    capturable = asks = True
-    limit = 0.0
-    seen = ()  # whether it was recorded, and the answer, of every pass
-
-    def effective_kernel(self):
-        small = allows(self.weight.detach().norm() < self.limit)
-        type(self).seen = (*self.seen, (asking.recording(), small))
-        return super().effective_kernel() * (0.5 if small else 1.0)
-
-
-@pytest.mark.parametrize("most", [8, 0])
-def test_a_pass_is_captured_anew_where_answers_change(stand_in, monkeypatch, most):
-    """Weights grow in training: what was recorded for small ones is noticed not to hold, and done again."""
-    monkeypatch.setattr(stepping, "MOST_SHORT", most)
-    monkeypatch.setattr(Asking, "seen", ())
-    start = network(Asking)[1].weight.detach().norm()
-    monkeypatch.setattr(Asking, "limit", 1.0005 * float(start))
-    settings = dataclasses.replace(with_(cuda_graphs=True), learning_rate=1.0, schedule="constant")
-    model, plain = network(Asking), network(Asking)
-    outcome = train(model, Synthetic(), settings)
-    seen = Asking.seen
-    expected = train(plain, Synthetic(), dataclasses.replace(settings, speed=Speed()))
-    assert model[1].weight.detach().norm() > Asking.limit
-    assert Again.recorded > 1
-    assert {small for recorded, small in seen if recorded} == ({True, False} if most else {True})
-    assert bool(outcome.notices) == (most == 0)
-    for line, other in zip(outcome.history, expected.history, strict=True):
-        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
-
-
-def test_what_cannot_be_recorded_with_answers_is_prepared_outside(stand_in, monkeypatch):
-    class Refuses(Asking):
-        capturable = True
-
-        def effective_kernel(self):
-            if asking.recording():
-                raise RuntimeError("not in a graph")
-            return super().effective_kernel()
-
-    model, plain = network(Refuses, SOCConv2d), network(Refuses, SOCConv2d)
-    outcome = train(model, Synthetic(), with_(cuda_graphs=True))
-    assert outcome.notices == ["some operators are prepared outside of the CUDA graph: RuntimeError: not in a graph"]
-    assert Again.recorded == 1
-    expected = train(plain, Synthetic(), SETTINGS)
-    for line, other in zip(outcome.history, expected.history, strict=True):
-        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
-
-
 class ReadsItsBias(CayleyConv2d):
-    """Not capturable, and its input transformation reads a parameter that is in no operator."""
-
-    capturable = False
+    """Its input transformation reads a parameter that is in no operator."""
 
     def transform(self, x, operator):
         operator = {name: value for name, value in operator.items() if name != "bias"}
@@ -236,7 +155,7 @@ class Restless(nn.Module):
         return x + 0 * torch.rand(())
 
 
-def test_parameters_that_a_graph_reads_by_itself_are_trained_too(stand_in):
+def test_parameters_that_a_transform_reads_by_itself_are_trained_too(stand_in):
     model, plain = network(ReadsItsBias), network(ReadsItsBias)
     outcome = train(model, Synthetic(), with_(cuda_graphs=True))
     train(plain, Synthetic(), SETTINGS)
@@ -251,15 +170,11 @@ def test_what_other_modules_do_is_done_once_a_step(stand_in):
     assert model[0].passes == 12
 
 
-def test_code_of_a_subclass_is_not_taken_for_what_its_parent_said():
-    class Own(AOLConv2d):
-        def effective_kernel(self):
-            return super().effective_kernel()
-
-    class Same(AOLConv2d):
-        EPSILON = 1e-5
-
-    assert [cls.is_capturable() for cls in (AOLConv2d, Same, Own, LipschitzConv2d)] == [True, True, False, False]
+def test_a_layer_that_is_used_twice_is_not_captured(stand_in):
+    layer = AOLConv2d(4, 4, 3)
+    model = nn.Sequential(nets.PadChannels(4), layer, layer, nn.Flatten(), nn.Linear(256, 3))
+    outcome = train(model, Synthetic(), with_(cuda_graphs=True))
+    assert outcome.notices == ["not captured: AOLConv2d is not called once in each pass"]
 
 
 def test_a_graph_is_made_anew_where_a_callback_changes_the_model(stand_in):
@@ -278,14 +193,14 @@ def test_nothing_holds_the_graph_after_training(stand_in, monkeypatch):
     class Holds(Again):
         """As a graph does: it keeps tensors, not the function."""
 
-        def __init__(self, warm_up, body):
-            super().__init__(warm_up, body)
+        def __init__(self, body):
+            super().__init__(body)
             again = weakref.WeakMethod(body)
             self.replay = lambda: again()()
 
-    monkeypatch.setattr(capture, "CudaGraph", Holds)
+    monkeypatch.setattr(cuda_graph, "CudaGraph", Holds)
     found = []
-    made = capture.CapturedPass.__init__
+    made = cuda_graph.CapturedPass.__init__
 
     def note(self, *given):
         found.append(weakref.ref(self))
@@ -294,7 +209,7 @@ def test_nothing_holds_the_graph_after_training(stand_in, monkeypatch):
     gc.collect()
     gc.disable()
     try:
-        monkeypatch.setattr(capture.CapturedPass, "__init__", note)
+        monkeypatch.setattr(cuda_graph.CapturedPass, "__init__", note)
         model = network(AOLConv2d)
         train(model, Synthetic(), with_(cuda_graphs=True))
         assert [each() for each in found] == [None]
@@ -317,7 +232,7 @@ def test_a_loss_that_is_not_finite_ends_a_captured_run(stand_in):
 @cuda
 @pytest.mark.parametrize("speed", [{}, {"channels_last": True, "fused": True},
                                    {"channels_last": True, "fused": True, "precision": "bf16"}])  # fmt: skip
-@pytest.mark.parametrize("cls", [*CAPTURABLE, *OTHERS])
+@pytest.mark.parametrize("cls", LAYERS)
 def test_on_cuda_captured_training_is_the_usual_one(cls, speed):
     assert issubclass(cls, LipschitzConv2d)
     model, plain = network(cls).cuda(), network(cls).cuda()

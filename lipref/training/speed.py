@@ -23,8 +23,9 @@ class Speed:
         compile: The pass through the network by torch.compile, its operators prepared before by the usual code.
         fused: PyTorch's fused SGD where the device is CUDA. Elsewhere it would round differently for little time, and
             the foreach form is taken, which gives the usual numbers.
-        cuda_graphs: The whole pass, gradients included, as one CUDA graph (`lipref.capture`), compiled or not. What a
-            module of the user's own decides on the host, as by a counter, is recorded once: leave it out for such.
+        cuda_graphs: The whole pass, gradients included, as one CUDA graph (`lipref.training.cuda_graph`), compiled or
+            not. What a module of the user's own decides on the host, as by a counter, is recorded once: leave it out
+            for such.
 
     Raises:
         LiprefError: a value of another type, or an unknown precision.

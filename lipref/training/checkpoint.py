@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lipref import checkpoint
-from lipref.divergence import is_finite
+from lipref import tensor_files
 from lipref.errors import LiprefError
-from lipref.updates import Average
+from lipref.training.divergence import is_finite
+from lipref.training.optimizer import Average
 
 
 @dataclass
@@ -67,7 +67,7 @@ class State:
 
     def save(self, path: Path, position: Position) -> None:
         """Write the state and where the run is."""
-        checkpoint.save(path, self.tensors(), {"run": dict(self.identity), "position": asdict(position)})
+        tensor_files.save(path, self.tensors(), {"run": dict(self.identity), "position": asdict(position)})
 
     def load(self, path: Path) -> Position:
         """Put the state of a file in, and return where the run was.
@@ -75,7 +75,7 @@ class State:
         Raises:
             LiprefError: a file that is damaged or of another run; nothing has been changed then.
         """
-        tensors, meta = checkpoint.load(path)
+        tensors, meta = tensor_files.load(path)
         remedy = "delete the file to start anew, or choose another folder"
         if meta.keys() != {"run", "position"}:
             raise LiprefError(f"{path}: a checkpoint, but not of a training run: {remedy}")

@@ -12,16 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lipref.divergence import find_fault
 from lipref.errors import LiprefError
-from lipref.resuming import Position, State
-from lipref.settings import TrainingConfig, learning_rate_at, momentum_at
-from lipref.stepping import Stepper
-from lipref.updates import Average
-
-__all__ = [
-    "BatchSource", "Outcome", "Progress", "RepeatedStep", "TrainingConfig", "learning_rate_at", "momentum_at", "train",
-]  # fmt: skip
+from lipref.training.checkpoint import Position, State
+from lipref.training.config import TrainingConfig, learning_rate_at, momentum_at
+from lipref.training.divergence import find_fault
+from lipref.training.optimizer import Average
+from lipref.training.step import Stepper
 
 
 class BatchSource(Protocol):
@@ -287,7 +283,7 @@ class _Run:
         return seconds
 
     def fault(self, images: Tensor, seen: str) -> dict[str, Any]:
-        with self.forward.arithmetic():
+        with self.forward.precision():
             layer, found = find_fault(self.model, images)
         return {"layer": layer, "what": f"{seen}; {found}"}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lipref.settings import TrainingConfig
+from lipref.training.config import TrainingConfig
 
 FUSED = ("cuda",)  # devices on which fused SGD is worth its other rounding
 
