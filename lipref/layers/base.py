@@ -21,6 +21,10 @@ Operator = dict[str, Tensor]
 Size = tuple[int, int]
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+_NOT_TRACED = (
+    "evaluation looks whether the weights have changed, which cannot be compiled as one graph or exported: do that to "
+    "lipref.fold(module, image_size)"
+)
 _NO_SETTING = ("training", "_cached", "_given", "_started")  # attributes that leave the cached operator valid
 
 
@@ -209,17 +213,15 @@ class LipschitzConv2d(nn.Module):
         """``operator`` and the bias, where the layer has one."""
         return operator if self.bias is None else operator | {"bias": self.bias}
 
+    @torch.compiler.disable(reason=_NOT_TRACED)
     def operator(self, size: Size) -> Operator:
         """The operator for evaluation, cached: prepared in float64 and rounded once.
 
         Raises:
-            LiprefError: in code that is being compiled or exported.
+            LiprefError: in code that is being exported.
         """
         if torch.compiler.is_compiling():
-            raise LiprefError(
-                f"{type(self).__name__} in evaluation cannot be compiled or exported, because it looks whether its "
-                "weights have changed: do it to lipref.fold(module, image_size)"
-            )
+            raise LiprefError(f"{type(self).__name__}: {_NOT_TRACED}")
         state = dict(self.named_parameters()) | dict(self.named_buffers())
         cached = self._cached  # read once: another thread may replace it
         if cached is not None and cached[0] == size and not under_torch_func() and _equal(state, cached[2]):
@@ -246,7 +248,9 @@ class LipschitzConv2d(nn.Module):
         twin._cached, twin._given, twin.training = None, None, False
         twin._parameters = {name: _double(value) for name, value in self._parameters.items()}
         twin._buffers = {name: _double(value) for name, value in self._buffers.items()}
-        twin._modules = {name: copy.deepcopy(module).double().eval() for name, module in self._modules.items()}
+        twin._modules = {
+            name: copy.deepcopy(module).double().eval().requires_grad_(False) for name, module in self._modules.items()
+        }
         return twin
 
     def fold(self, size: Size) -> nn.Module:
@@ -258,6 +262,14 @@ class LipschitzConv2d(nn.Module):
         if name not in _NO_SETTING:
             self.__dict__["_cached"] = None
         super().__setattr__(name, value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        # A number used to be stored without an axis, which sharded training (FSDP2) refuses of parameters.
+        for name, parameter in self._parameters.items():
+            stored = state_dict.get(prefix + name)
+            if stored is not None and parameter is not None and stored.dim() == 0 and parameter.shape == (1,):
+                state_dict[prefix + name] = stored[None]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cached": None, "_given": None, "_started": ()}  # a copy prepares its own

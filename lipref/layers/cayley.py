@@ -19,7 +19,7 @@ class CayleyConv2d(FrequencyConv2d):
 
     Source: Trockman and Kolter, "Orthogonalizing Convolutional Layers with the Cayley Transform", ICLR 2021.
 
-    Parameters: ``weight`` K ``(C_out, C_in, k, k)``, ``scale`` (a number), ``bias``. At each frequency of the image the
+    Parameters: ``weight`` K ``(C_out, C_in, k, k)``, ``scale`` ``(1,)``, ``bias``. At each frequency of the image the
     symbol V of ``scale K / ||K||_F`` becomes ``(I + A)^-1 (I - A)`` with ``A = V - V^H``
     (`lipref.linalg.cayley.cayley_transform`; tall and wide matrices included). Orthogonal under circular padding, to
     rounding; ``padding_mode="zeros"`` pads, works on the larger torus and crops. Training and evaluation are the same
@@ -36,7 +36,7 @@ class CayleyConv2d(FrequencyConv2d):
     def make_parameters(self) -> None:
         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
-        self.scale = nn.Parameter(empty((), **self._factory))
+        self.scale = nn.Parameter(empty((1,), **self._factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -39,10 +39,9 @@ class _Inverse(torch.autograd.Function):
 
 
 def of_norm(weight: Tensor, scale: Tensor) -> Tensor:
-    """``scale K / ||K||_F`` of kernels ``(..., O, I, k, k)`` and numbers ``(...)``; 0 for K = 0, gradients finite."""
-    norm = torch.linalg.vector_norm(weight, dim=(-4, -3, -2, -1))
-    norm = norm + (norm < torch.finfo(norm.dtype).tiny)
-    return weight * (scale / norm)[..., None, None, None, None]
+    """``scale K / ||K||_F`` of a kernel ``(O, I, k, k)`` and a number ``(1,)``; 0 for K = 0, gradients finite."""
+    norm = torch.linalg.vector_norm(weight)
+    return weight * (scale / (norm + (norm < torch.finfo(norm.dtype).tiny)))
 
 
 def cayley_transform(v: Tensor) -> Tensor:

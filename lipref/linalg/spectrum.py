@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lipref.linalg.constants import kept
 
@@ -147,55 +146,8 @@ def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:
     """
     if x.dtype == torch.float64:
         return apply_symbol_densely(x, symbol)
-    return (_AppliedSymbol.apply if torch.is_grad_enabled() else _AppliedSymbol.forward)(x, symbol)[0]
-
-
-class _AppliedSymbol(torch.autograd.Function):
-    """`apply_symbol` by fast transforms, every spectrum laid out once as the matrices that are multiplied.
-
-    The adjoint is the multiplication by the adjoint matrices; what the product of half spectra adds to an inner product
-    counts twice, but for the columns of frequency 0 and W/2.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, symbol: Tensor) -> tuple[Tensor, Tensor]:
-        spectrum = _matrices(x)
-        return _images(symbol @ spectrum, x.shape[-2:]), spectrum
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)  # no zeros for the gradient of what has none
-        ctx.save_for_backward(inputs[1], output[1])
-        ctx.size = inputs[0].shape[-2:]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor | None, _: None) -> tuple[Tensor | None, Tensor | None]:
-        if grad is None:
-            return None, None
-        (symbol, spectrum), (height, width) = ctx.saved_tensors, ctx.size
-        grad = _matrices(grad)
-        of_x = _images(symbol.mH @ grad, ctx.size) if ctx.needs_input_grad[0] else None
-        of_symbol = None
-        if ctx.needs_input_grad[1]:
-            of_symbol = (grad @ spectrum.mH).mul_(2 / (height * width))
-            of_symbol[:, 0] *= 0.5
-            if width % 2 == 0:
-                of_symbol[:, -1] *= 0.5
-        return of_x, of_symbol
-
-
-def _matrices(x: Tensor) -> Tensor:
-    """The half spectrum of ``x`` ``(N, C, H, W)`` as ``(H, W//2 + 1, C, N)``."""
-    return torch.fft.rfft2(x).permute(2, 3, 1, 0).contiguous()
-
-
-def _images(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images ``(N, C, H, W)`` of a half spectrum ``(H, W//2 + 1, C, N)``."""
-    return torch.fft.irfft2(spectrum.permute(3, 2, 0, 1), s=size)
+    spectrum = torch.fft.rfft2(x).permute(2, 3, 1, 0)  # (H, W', I, N)
+    return torch.fft.irfft2((symbol @ spectrum).permute(3, 2, 0, 1), s=x.shape[-2:])
 
 
 def apply_symbol_densely(x: Tensor, symbol: Tensor) -> Tensor:

@@ -91,10 +91,9 @@ class ECOConv2d(LipschitzConv2d):
     def _exponentials(self) -> Tensor:
         """Nearly orthogonal matrices ``((k^2 + 1) / 2, m, m)``."""
         skew = 0.5 * (self.weight - self.weight.mT)
-        # The eigenvalues of S S^T come in pairs; skew changes move both alike, so the largest has a derivative.
-        sigma = torch.linalg.eigvalsh(skew @ skew.mT)[:, -1].clamp_min(0)
-        vanishing = sigma == 0  # as with one channel: the exponential is the identity
-        scale = torch.where(vanishing, 0.0, torch.where(vanishing, 1.0, sigma).rsqrt())
+        sigma = torch.linalg.eigvalsh(1j * skew)[:, -1]  # Hermitian; the spectral norm is the largest, a simple one
+        vanishing = sigma <= 0  # as with one channel: the exponential is the identity
+        scale = torch.where(vanishing, 0.0, torch.where(vanishing, 1.0, sigma).reciprocal())
         skew = skew * scale[:, None, None]
         eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device).expand_as(skew)
         total = eye

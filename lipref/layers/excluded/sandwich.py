@@ -21,7 +21,7 @@ class SandwichConv2d(LipschitzConv2d):
 
     Source: Wang and Manchester, "Direct Parameterization of Lipschitz-Bounded Deep Networks", ICML 2023.
 
-    Parameters: ``weight`` K ``(C_out, C_out + C_in, k, k)``, ``scale`` (a number), ``bias``, and ``psi`` ``(C_out,)``,
+    Parameters: ``weight`` K ``(C_out, C_out + C_in, k, k)``, ``scale`` ``(1,)``, ``bias``, and ``psi`` ``(C_out,)``,
     ``Psi = diag(exp(psi))``, which is not trained without a bias. At each frequency of the image the symbol of
     ``scale K / ||K||_F`` goes through the Cayley transform of a wide matrix (`lipref.linalg.cayley.cayley_transform`),
     which gives ``[A B]`` with orthonormal rows. Psi is positive, so it passes through the ReLU: executed is
@@ -46,7 +46,7 @@ class SandwichConv2d(LipschitzConv2d):
     def make_parameters(self) -> None:
         shape = (self.out_channels, self.out_channels + self.in_channels, self.kernel_size, self.kernel_size)
         self.weight = nn.Parameter(empty(shape, **self._factory))
-        self.scale = nn.Parameter(empty((), **self._factory))
+        self.scale = nn.Parameter(empty((1,), **self._factory))
         # Not trained without a bias: distributed training refuses a parameter without a gradient.
         trained = self.bias is not None
         self.psi = nn.Parameter(empty((self.out_channels,), **self._factory), requires_grad=trained)
