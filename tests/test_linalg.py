@@ -23,7 +23,7 @@ from lipref.linalg.exponential import (
     truncation_error,
 )
 from lipref.linalg.gram import absolute_gram
-from lipref.linalg.newton import whitened, whitened_by_products
+from lipref.linalg.inverse_sqrt import by_products, whitened
 from lipref.linalg.norms import conv_norm_bound, norm_bound
 from lipref.linalg.padding import adjoint_kernel, circular_pad, conv2d_same
 from lipref.linalg.polar import polar_factor
@@ -119,7 +119,7 @@ def test_whitening_on_eigenvalues_is_that_by_products(dtype, terms, columns, pla
         v[1, 0] = 0  # an eigenvalue that is the ridge alone
     weights = gaussian(3, 5, columns, dtype=dtype)
     results = []
-    for function in (whitened, whitened_by_products):
+    for function in (whitened, by_products):
         leaf = v.clone().requires_grad_()
         result = function(leaf, terms)
         (result * weights).real.sum().backward()
@@ -133,7 +133,7 @@ def test_whitening_converges_and_the_tall_are_the_wide_transposed():
     white = whitened(v, 60)
     assert torch.allclose(white @ white.mT, torch.eye(4, dtype=F64), atol=1e-4)  # but for the ridge
     tall = gaussian(2, 6, 3, dtype=torch.complex128)
-    assert torch.allclose(whitened(tall, 5), whitened_by_products(tall.mH, 5).mH)
+    assert torch.allclose(whitened(tall, 5), by_products(tall.mH, 5).mH)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 5), (8, 8), (7, 6)])

@@ -8,7 +8,7 @@ from torch import Tensor, empty, nn
 from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.frequency import FrequencyConv2d
 from lipref.layers.registry import register
-from lipref.linalg.newton import whitened
+from lipref.linalg.inverse_sqrt import whitened
 
 
 @register("lot")
@@ -19,7 +19,7 @@ class LOTConv2d(FrequencyConv2d):
 
     Parameters: ``weight`` K ``(C_out, C_in, k, k)``, ``bias``. At each frequency of the zero-padded image the symbol V
     becomes ``(V V^H + 1e-4 I)^(-1/2) V``, the inverse root by ``terms`` coupled Newton steps
-    (`lipref.linalg.newton.whitened`); for C_out > C_in the root of ``V^H V`` acts from the right.
+    (`lipref.linalg.inverse_sqrt.whitened`); for C_out > C_in the root of ``V^H V`` acts from the right.
 
     The norm is at most 1 whether or not the iteration has converged: it moves a singular value t of V / sqrt(nu) to
     ``t (3 - t^2) / 2``, which maps [0, 1] into itself. It is not orthogonal: padding and cropping, the 1e-4, and small
