@@ -108,6 +108,12 @@ def convnet(
     Raises:
         LiprefError: unknown size or layer, a side that is no power of two, too many classes or channels, or a layer
         that changes shapes.
+
+    Example:
+        >>> import torch
+        >>> from lipref import convnet
+        >>> convnet("XS", "soc", num_classes=10, in_channels=1, image_size=8)(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
     """
     if size not in SIZES:
         raise LiprefError(f"unknown size {size!r}; known: {', '.join(SIZES)}")

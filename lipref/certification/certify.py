@@ -30,6 +30,12 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 
     Raises:
         LiprefError: logits or labels of another shape, fewer than two classes, or labels that are not int64.
+
+    Example:
+        >>> import torch
+        >>> from lipref import margins
+        >>> margins(torch.tensor([[3.0, 1.0, 2.0], [0.0, 1.0, 2.0]]), torch.tensor([0, 1]))
+        tensor([ 1., -1.])
     """
     if logits.dim() != 2 or logits.shape[1] < 2:
         raise LiprefError(f"a margin needs logits (N, K) of two classes or more, not {tuple(logits.shape)}")
@@ -159,6 +165,15 @@ def certify(
     Raises:
         LiprefError: no images, images or labels of another kind or out of range, non-finite logits, a bound that is not
             a positive finite number, pairs of another shape, or an unknown tta.
+
+    Example:
+        >>> import torch
+        >>> from lipref import certify, convnet, lipschitz_bound
+        >>> _ = torch.manual_seed(0)
+        >>> model = convnet("XS", "aol", num_classes=3, in_channels=1, image_size=8)
+        >>> images, labels = torch.rand(4, 1, 8, 8) - 0.5, torch.tensor([0, 1, 2, 0])
+        >>> certify(model, [(images, labels)], lipschitz_bound(model, (1, 8, 8))).radii.shape
+        torch.Size([4])
     """
     if tta not in TTA:
         raise LiprefError(f"tta={tta!r} is unknown; give one of {', '.join(map(str, TTA))}")

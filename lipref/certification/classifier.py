@@ -220,6 +220,13 @@ def load(
     Raises:
         LiprefError: weights that are missing, damaged, not finite or of another network; a layer or data set that is
         not the run's.
+
+    Example:
+        A run as ``lipref reproduce`` and ``lipref train`` leave it in a folder.
+
+        >>> import lipref
+        >>> classifier = lipref.load("data/runs/digits/digits-XS-aol")  # doctest: +SKIP
+        >>> classifier.predict(images)  # uint8, (N, C, H, W): classes, margins and radii  # doctest: +SKIP
     """
     path, tensors, config, form = _read(path, data)
     spec = _layer(path, config, layer)
@@ -233,8 +240,9 @@ def load(
             network = convnet(config.size, spec, len(form.classes), form.channels, form.image_size)
     finally:
         torch.set_default_dtype(default)
-    built = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in network.state_dict().items()}
-    stored = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    # A scale was stored without an axis once; the layers load both.
+    built = {name: (tuple(tensor.shape) or (1,), tensor.dtype) for name, tensor in network.state_dict().items()}
+    stored = {name: (tuple(tensor.shape) or (1,), tensor.dtype) for name, tensor in tensors.items()}
     if odd := sorted(name for name in built.keys() | stored.keys() if built.get(name) != stored.get(name)):
         raise LiprefError(
             f"{path}: {odd[0]} is not that of {config.layer} {config.size} in lipref {lipref.__version__}: "

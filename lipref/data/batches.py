@@ -31,6 +31,13 @@ class Batches:
 
     Raises LiprefError for a batch size below 1, a dtype that is not a floating one, or a split of another shape than
     the data set.
+
+    Example:
+        >>> from lipref import Batches, load_dataset
+        >>> digits = load_dataset("digits", limit_train=100)
+        >>> batches = Batches(digits.train, digits, batch_size=32, seed=0)
+        >>> [len(labels) for images, labels in batches.epoch(0)]
+        [32, 32, 32, 4]
     """
 
     def __init__(
@@ -39,7 +46,7 @@ class Batches:
         data: ImageData,
         batch_size: int,
         seed: int,
-        device: torch.device | str,
+        device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         augment: bool = True,
     ) -> None:

@@ -59,6 +59,12 @@ def load_dataset(
     own; built-in names are reserved for the original data.
 
     Raises LiprefError for an unknown name, unfit limits, missing or damaged files, and downloads that fail.
+
+    Example:
+        >>> from lipref import load_dataset
+        >>> digits = load_dataset("digits", limit_train=100)
+        >>> digits.train.images.shape, digits.num_classes
+        (torch.Size([100, 1, 8, 8]), 10)
     """
     if as_name is not None and (not as_name.strip() or "/" in as_name or "\\" in as_name):
         raise LiprefError(f"as_name={as_name!r}: give a name without slashes")

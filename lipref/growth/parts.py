@@ -21,7 +21,9 @@ SEED = 0
 KERNEL = 3
 AXES = ("c", "s", "b")  # channels, image side, batch
 # What the backward passes add to what is neither a product nor a transform.
-LIGHT_BACKWARD = frozenset({"index_put", "masked_fill_", "new_empty_strided", "select_backward", "slice_backward"})
+LIGHT_BACKWARD = frozenset(
+    ("diag_embed", "index_add", "index_put", "masked_fill_", "new_empty_strided", "select_backward", "slice_backward")
+)
 
 
 def parts_of(cls: type[nn.Module]) -> tuple[str, ...]:

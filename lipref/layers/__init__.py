@@ -2,6 +2,7 @@
 
 from lipref.layers.base import LipschitzConv2d
 from lipref.layers.folded import Folded
+from lipref.layers.folding import fold
 from lipref.layers.registry import LAYERS, LayerSpec, register, resolve
 
 # In the order of every table; importing a method registers it.
@@ -27,6 +28,7 @@ __all__ = [
     "SLLConv2d",
     "SOCConv2d",
     "StandardConv2d",
+    "fold",
     "register",
     "resolve",
 ]

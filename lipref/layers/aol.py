@@ -27,6 +27,15 @@ class AOLConv2d(KernelConv2d):
     outputs. It may fall well below 1. Training and evaluation are the same function.
 
     Initialisation: Dirac, bias 0; a network's first layer and head: random orthogonal.
+
+    Example:
+        >>> import torch
+        >>> from lipref import AOLConv2d
+        >>> layer = AOLConv2d(3, 8, 3)
+        >>> layer(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
+        >>> layer.eval().lipschitz_bound((16, 16)) < 1 + 1e-9
+        True
     """
 
     EPSILON = 1e-6

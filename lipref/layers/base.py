@@ -82,6 +82,24 @@ class LipschitzConv2d(nn.Module):
 
     Raises:
         LiprefError: for anything else, naming the value.
+
+    Example:
+        A kernel divided by the sum of its taps' Frobenius norms, which bounds its norm.
+
+        >>> import torch
+        >>> from lipref import LipschitzConv2d
+        >>> class MyConv2d(LipschitzConv2d):
+        ...     def make_parameters(self):
+        ...         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
+        ...         self.weight = torch.nn.Parameter(torch.randn(shape, **self._factory))
+        ...     def prepare(self, size):
+        ...         return {"weight": self.weight / self.weight.square().sum((0, 1)).sqrt().sum()}
+        ...     def transform(self, x, operator):
+        ...         return torch.nn.functional.conv2d(x, operator["weight"], padding="same")
+        ...     def lipschitz_bound(self, size):
+        ...         return 1.0
+        >>> MyConv2d(3, 8, 3, bias=False)(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
     """
 
     proved: ClassVar[bool] = True  # at most 1-Lipschitz in evaluation whatever the weights

@@ -41,6 +41,15 @@ class BCOPConv2d(KernelConv2d):
     is the same layer, with one tap.
 
     Initialisation: orthogonal with gain 1 / sqrt(n); bias uniform within 1 / sqrt(fan_in).
+
+    Example:
+        >>> import torch
+        >>> from lipref import BCOPConv2d
+        >>> layer = BCOPConv2d(3, 8, 3)
+        >>> layer(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
+        >>> layer.eval().lipschitz_bound((16, 16)) < 1 + 1e-9
+        True
     """
 
     def __init__(

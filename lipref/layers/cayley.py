@@ -31,6 +31,15 @@ class CayleyConv2d(FrequencyConv2d):
     on the image size. Odd image sides work.
 
     Initialisation: PyTorch's default for convolutions.
+
+    Example:
+        >>> import torch
+        >>> from lipref import CayleyConv2d
+        >>> layer = CayleyConv2d(3, 8, 3)
+        >>> layer(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
+        >>> layer.eval().lipschitz_bound((16, 16)) < 1 + 1e-9
+        True
     """
 
     def make_parameters(self) -> None:

@@ -38,6 +38,15 @@ class CPLConv2d(PowerIterationConv2d, ResidualConv2d):
     first image's size.
 
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in).
+
+    Example:
+        >>> import torch
+        >>> from lipref import CPLConv2d
+        >>> layer = CPLConv2d(4, 4, 3)
+        >>> layer(torch.rand(2, 4, 16, 16)).shape
+        torch.Size([2, 4, 16, 16])
+        >>> layer.eval().lipschitz_bound((16, 16)) < 1 + 1e-9
+        True
     """
 
     EPSILON = 1e-6

@@ -29,6 +29,15 @@ class LOTConv2d(FrequencyConv2d):
     Differences from the authors' code: half of the spectrum only, and one real matrix where k = 1; the same function.
 
     Initialisation: identity (Dirac), bias 0.
+
+    Example:
+        >>> import torch
+        >>> from lipref import LOTConv2d
+        >>> layer = LOTConv2d(3, 8, 3)
+        >>> layer(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
+        >>> layer.eval().lipschitz_bound((16, 16)) < 1 + 1e-9
+        True
     """
 
     default_padding = "zeros"

@@ -30,6 +30,14 @@ def register(name: str) -> Callable[[L], L]:
 
     Raises:
         LiprefError: if another class has that name already.
+
+    Example:
+        >>> from lipref import AOLConv2d, convnet, register
+        >>> @register("aol-example")
+        ... class Example(AOLConv2d):
+        ...     EPSILON = 1e-4
+        >>> convnet("XS", "aol-example", image_size=8).head
+        Example(128, 128, kernel_size=1, padding_mode='circular')
     """
 
     def decorate(cls: L) -> L:

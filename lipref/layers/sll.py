@@ -27,6 +27,15 @@ class SLLConv2d(ResidualConv2d):
     ``K K^T``); exactly 1 where no ReLU is active. Training and evaluation are the same function.
 
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in), r standard normal.
+
+    Example:
+        >>> import torch
+        >>> from lipref import SLLConv2d
+        >>> layer = SLLConv2d(4, 4, 3)
+        >>> layer(torch.rand(2, 4, 16, 16)).shape
+        torch.Size([2, 4, 16, 16])
+        >>> layer.eval().lipschitz_bound((16, 16)) < 1 + 1e-9
+        True
     """
 
     EPSILON = 1e-6

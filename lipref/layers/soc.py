@@ -12,7 +12,6 @@ from lipref.layers.complexity import Complexity, symbols
 from lipref.layers.power_iteration import PowerIterationConv2d
 from lipref.layers.registry import register
 from lipref.linalg import exponential
-from lipref.linalg.constants import kept
 from lipref.linalg.convolution_polynomial import convolution_polynomial
 from lipref.linalg.float_error import SAFETY, RoundingBound, conv_rounding, spread_bias
 from lipref.linalg.norms import conv_norm_bound
@@ -49,10 +48,19 @@ class SOCConv2d(PowerIterationConv2d):
     The same function.
 
     Initialisation: weight normal with standard deviation 1 / sqrt(m), bias uniform within 1 / sqrt(C_out).
+
+    Example:
+        >>> import torch
+        >>> from lipref import SOCConv2d
+        >>> layer = SOCConv2d(3, 8, 3)
+        >>> layer(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
+        >>> layer.eval().lipschitz_bound((16, 16)) < 1 + 1e-9
+        True
     """
 
     default_padding = "zeros"
-    PERIOD, LONG, SHORT = 200, 50, 1
+    PERIOD, LONG = 200, 50
     ERROR = 1e-5  # at most, of the series in evaluation: else large kernels, where few terms do, would contract by it
 
     def __init__(
@@ -124,12 +132,13 @@ class SOCConv2d(PowerIterationConv2d):
     def _iterate(self, iterations: int) -> None:
         """Power iterations of the stored vectors."""
         for matrix, u, v in zip(self._unfoldings(self._skew()), (self.u1, self.u2), (self.v1, self.v2), strict=True):
-            self._update((u, v), _iterated(matrix, u, iterations))
+            for _ in range(iterations):
+                self._update((u, v), _iterated(matrix, u))
 
     def begin_pass(self) -> None:
         if self.track_power_vectors:
             if self.updates % self.PERIOD == 0:
-                self._iterate(self.LONG - self.SHORT)  # `prepare` does the others
+                self._iterate(self.LONG - 1)  # `prepare` does the last
             self.updates += 1
 
     def _sigma(self, skew: Tensor) -> Tensor:
@@ -139,10 +148,8 @@ class SOCConv2d(PowerIterationConv2d):
         if self.track_power_vectors:
             with torch.no_grad():
                 starts = self._start_of_pass(self.u1, self.u2)
-                (u1, v1), (u2, v2) = pairs = [
-                    _iterated(a, u, self.SHORT) for a, u in zip(unfoldings, starts, strict=True)
-                ]
-            self._update((self.u1, self.v1, self.u2, self.v2), (u1, v1, u2, v2))
+                pairs = [_iterated(a, u) for a, u in zip(unfoldings, starts, strict=True)]
+            self._update((self.u1, self.v1, self.u2, self.v2), (*pairs[0], *pairs[1]))
         else:  # copies: a later pass may update the buffers while this one's gradient is still due
             pairs = [(self.u1.clone(), self.v1.clone()), (self.u2.clone(), self.v2.clone())]
         return torch.stack([v @ a @ u for a, (u, v) in zip(unfoldings, pairs, strict=True)]).min()
@@ -151,7 +158,7 @@ class SOCConv2d(PowerIterationConv2d):
         """``ratios`` of the coefficients, and where the first is not 1, it as ``scale``."""
         terms = self.train_terms if self.training else self.eval_terms
         if terms is not None:
-            return {"ratios": _ratios_of_exponential(terms, like.dtype, str(like.device))}
+            return {"ratios": 1 / torch.arange(1, terms + 1, dtype=like.dtype, device=like.device)}
         radius = self.kernel_size * self.kappa
         terms = exponential.non_expanding_terms(radius, 12)
         error = min(self.ERROR, exponential.truncation_error(terms, radius))
@@ -212,14 +219,7 @@ class SOCConv2d(PowerIterationConv2d):
         )
 
 
-def _iterated(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """U and v after power iterations, at least one, from ``u``."""
-    for _ in range(iterations):
-        v = F.normalize(matrix @ u, dim=0)
-        u = F.normalize(matrix.mT @ v, dim=0)
-    return u, v
-
-
-@kept
-def _ratios_of_exponential(terms: int, dtype: torch.dtype, device: str) -> Tensor:
-    return 1 / torch.arange(1, terms + 1, dtype=dtype, device=device)
+def _iterated(matrix: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The next vectors u and v of the power iteration."""
+    v = F.normalize(matrix @ u, dim=0)
+    return F.normalize(matrix.mT @ v, dim=0), v

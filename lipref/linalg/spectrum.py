@@ -123,7 +123,8 @@ def _constants(height: int, width: int, k: int, device: str, dtype: torch.dtype)
         real_waves = waves(places.alone, (height, width), centred, centred).real.to(dtype)
         pair_waves = waves(places.pairs, (height, width), centred, centred).to(complex_dtype)
         sources = torch.tensor(places.sources, dtype=torch.int64)
-        order = torch.tensor([*places.alone, *places.pairs, *places.mirrored]).argsort()
+        order = torch.empty(height * (width // 2 + 1), dtype=torch.int64)
+        order[[*places.alone, *places.pairs, *places.mirrored]] = torch.arange(len(order))
         return _Constants(*(value.to(device) for value in (sources, order, real_waves, pair_waves)))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from lipref.errors import LiprefError
 from lipref.layers.base import LipschitzConv2d, Size, given_operators
 from lipref.layers.batched import prepare_together
+from lipref.layers.folding import layer_sizes
 from lipref.training.speed import Speed
 
 BACKEND = "inductor"  # of torch.compile
@@ -141,21 +141,9 @@ class Forward:
 
 def image_sizes(model: nn.Module, images: Tensor) -> dict[LipschitzConv2d, Size]:
     """The layers that are called once in a pass through ``model``, with the (H, W) of what they get; by such a pass."""
-    calls: list[tuple[LipschitzConv2d, Size]] = []
-
-    def note(layer: LipschitzConv2d, arguments: tuple[Tensor]) -> None:
-        calls.append((layer, (arguments[0].shape[-2], arguments[0].shape[-1])))
-
-    layers = [module for module in model.modules() if isinstance(module, LipschitzConv2d)]
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
-    try:
-        with state_unmoved(model), torch.random.fork_rng([images.device] if images.is_cuda else []), torch.no_grad():
-            model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    times = Counter(layer for layer, _ in calls)
-    return {layer: size for layer, size in calls if times[layer] == 1}
+    with state_unmoved(model), torch.random.fork_rng([images.device] if images.is_cuda else []):
+        sizes = layer_sizes(model, images)
+    return {layer: found[0] for layer, found in sizes.items() if len(found) == 1}
 
 
 @contextmanager

@@ -111,6 +111,14 @@ def train(
     Raises:
         LiprefError: nothing to train, batches of another kind or without images, or a checkpoint that is damaged or of
             another run.
+
+    Example:
+        >>> from lipref import Batches, TrainingConfig, convnet, load_dataset, train
+        >>> digits = load_dataset("digits", limit_train=64)
+        >>> model = convnet("XS", "aol", digits.num_classes, digits.channels, digits.image_size)
+        >>> batches = Batches(digits.train, digits, batch_size=32, seed=0)
+        >>> train(model, batches, TrainingConfig(epochs=1, learning_rate=0.01, batch_size=32)).steps
+        2
     """
     if not callable(getattr(batches, "epoch", None)):
         raise LiprefError(

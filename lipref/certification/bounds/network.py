@@ -74,6 +74,13 @@ def audit(model: nn.Module, shape: tuple[int, int, int], *, check: bool = False)
 
     Raises:
         LiprefError: a shape that is none, or a model that cannot be copied to the CPU and to float64.
+
+    Example:
+        >>> from torch import nn
+        >>> from lipref import AOLConv2d, audit
+        >>> found = audit(nn.Sequential(AOLConv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)), (3, 16, 16))
+        >>> [(path, kind) for path, kind, size, bound in found.layers]
+        [('0', 'AOLConv2d'), ('2', 'Conv2d')]
     """
     if not isinstance(model, nn.Module):
         raise LiprefError(f"model={model!r} is a {type(model).__name__}: give a torch.nn.Module")
@@ -82,6 +89,34 @@ def audit(model: nn.Module, shape: tuple[int, int, int], *, check: bool = False)
     if len(sizes) != 3 or len(whole) != 3:
         raise LiprefError(f"shape={shape} is not (C, H, W); give three whole numbers of at least 1")
     return _audit(model, tuple(map(int, whole)), check=check, measure=True, strict=False)
+
+
+def lipschitz_bound(module: nn.Module, shape: tuple[int, int, int]) -> float:
+    """A proved upper bound of the Lipschitz constant (l2 to l2) of ``module`` in evaluation.
+
+    It holds for the real-arithmetic map of the stored weights, on images of ``shape``; it is the product of the parts'
+    bounds, of which `audit` gives the table.
+
+    Args:
+        module: Any network of layers of the library, of a user's own that bring a bound, and of usual modules of
+            PyTorch; it is not changed.
+        shape: Of one image, (C, H, W).
+
+    Raises:
+        LiprefError: a part that proves nothing, by its name and the reason.
+
+    Example:
+        >>> from torch import nn
+        >>> from lipref import AOLConv2d, lipschitz_bound
+        >>> lipschitz_bound(nn.Sequential(AOLConv2d(3, 8, 3), nn.ReLU()), (3, 16, 16)) <= 1
+        True
+        >>> lipschitz_bound(nn.Sequential(AOLConv2d(3, 8, 3), nn.Dropout()), (3, 16, 16)) <= 1
+        True
+    """
+    found = audit(module, shape)
+    if found.bound is None:
+        raise LiprefError(f"no bound is proved: {'; '.join(found.unproved)}")
+    return found.bound
 
 
 def network_bound(model: ConvNet) -> Audit:

@@ -71,7 +71,7 @@ def library_class(kind: type[nn.Module]) -> type[nn.Module] | None:
 
 def copied_otherwise(module: nn.Module) -> str | None:
     """Classes in a user's module with copying of their own: what is audited and executed is a copy."""
-    for cls in {cls for inner in module.modules() for cls in type(inner).__mro__} - TORCH:
+    for cls in {cls for inner in module.modules() for cls in type(inner).__mro__} - TORCH - OWN:
         if names := [name for name in COPYING if name in vars(cls)]:
             return f"{cls.__name__} defines {names[0]}, so that its copy may be another function; remove it"
     return None
