@@ -14,9 +14,9 @@ from lipref import tensor_files
 from lipref.certification.bounds import network_bound
 from lipref.certification.certify import certify
 from lipref.certification.float_error import evaluation_error
+from lipref.certification.inputs import InputFormat
 from lipref.data import Batches, ImageData, pixels, validation_split
 from lipref.fingerprint import RUN, fingerprint
-from lipref.inputs import InputFormat
 from lipref.layers import LayerSpec
 from lipref.nets import convnet, count_parameters
 from lipref.provenance import environment, write_json

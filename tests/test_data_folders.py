@@ -10,8 +10,8 @@ import pytest
 from picture_files import load_folder, refused, write_folder, write_picture
 from PIL import Image
 
+from lipref.certification.inputs import InputFormat, Pictures
 from lipref.errors import LiprefError
-from lipref.inputs import InputFormat, Pictures
 
 FORM = InputFormat(channels=3, image_size=8, levels=255, mean=[0.0] * 3, classes=["cat", "dog"])
 

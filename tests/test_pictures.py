@@ -11,8 +11,8 @@ import pytest
 from picture_files import load_folder, refused, write_folder
 from PIL import Image
 
+from lipref.certification.inputs import InputFormat, Pictures
 from lipref.errors import LiprefError
-from lipref.inputs import InputFormat, Pictures
 
 SIDE = 8
 PIXELS = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)

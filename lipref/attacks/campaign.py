@@ -25,7 +25,7 @@ from lipref.certification.certify import RADII, EvaluationError, certify, radius
 from lipref.certification.float_error import evaluation_error
 from lipref.errors import LiprefError
 from lipref.provenance import environment, write_json
-from lipref.runs import make_folder
+from lipref.training.record import make_folder
 
 FORMAT = 2
 INSIDE = (0.95, 0.99, 0.999)  # of the certified radius

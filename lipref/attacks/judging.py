@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lipref.attacks.ball import norms
 from lipref.certification.certify import margins
 from lipref.errors import LiprefError
+from lipref.layers import fold
 from lipref.nets import ConvNet
-from lipref.workloads import folded
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ def judge(model: nn.Module) -> nn.Module:
 
 def searched(model: nn.Module) -> nn.Module:
     """A copy in evaluation for gradients to the input, in the model's dtype, folded where it is a `ConvNet`."""
-    twin = copy.deepcopy(model).eval().requires_grad_(False)
-    if type(twin) is ConvNet:
-        twin = folded(twin) or twin
+    twin = fold(model, model.image_size) if type(model) is ConvNet else copy.deepcopy(model).eval()
     return twin.requires_grad_(False)
 
 

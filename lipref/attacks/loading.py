@@ -13,7 +13,7 @@ from lipref.certification.classifier import load as load_classifier
 from lipref.data import ImageData, load_dataset, pixels, validation_split
 from lipref.errors import LiprefError
 from lipref.nets import ConvNet
-from lipref.runs import read_record
+from lipref.training.record import read_record
 
 
 @dataclass(frozen=True)

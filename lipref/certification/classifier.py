@@ -22,13 +22,13 @@ from lipref import tensor_files
 from lipref.certification.bounds import Audit, network_bound
 from lipref.certification.certify import EvaluationError, certify, margins
 from lipref.certification.float_error import evaluation_error
+from lipref.certification.inputs import Images, InputFormat, Pictures
 from lipref.data import ImageData
 from lipref.errors import LiprefError, whole_number
-from lipref.inputs import Images, InputFormat, Pictures
 from lipref.layers import LAYERS, LayerSpec, resolve
 from lipref.nets import ConvNet, convnet
-from lipref.runs import RunConfig
 from lipref.training.config import TrainingConfig
+from lipref.training.record import RunConfig
 
 WEIGHTS = "weights.safetensors"
 

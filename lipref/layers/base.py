@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lipref.errors import LiprefError, whole_number
+from lipref.layers.arguments import convolution_arguments
 from lipref.layers.complexity import Complexity
 from lipref.layers.folded import Folded
 from lipref.linalg.float_error import RoundingBound
@@ -123,34 +124,13 @@ class LipschitzConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        method = type(self).__name__
-        if isinstance(kernel_size, tuple):
-            if len(set(kernel_size)) != 1:
-                raise LiprefError(f"{method}: kernel_size={kernel_size} is not square; give one odd number")
-            kernel_size = kernel_size[0]
-        in_channels = whole_number(f"{method}: in_channels", in_channels)
-        out_channels = whole_number(f"{method}: out_channels", out_channels)
-        kernel_size = whole_number(f"{method}: kernel_size", kernel_size)
-        if kernel_size % 2 == 0:
-            raise LiprefError(f"{method}: kernel_size={kernel_size} is even; use an odd one such as {kernel_size + 1}")
-        for label, value in (("stride", stride), ("dilation", dilation), ("groups", groups)):
-            if value not in (1, (1, 1)):
-                raise LiprefError(f"{method}: {label}={value} is not supported; only {label}=1 is")
-        if padding not in ("same", kernel_size // 2, (kernel_size // 2,) * 2):
-            raise LiprefError(f"{method}: padding={padding!r} would change the image size; use 'same'")
-        padding_mode = self.default_padding if padding_mode is None else padding_mode
-        if padding_mode not in self.padding_modes:
-            known = ", ".join(self.padding_modes)
+        in_channels, out_channels, kernel_size, padding_mode = convolution_arguments(
+            type(self), in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode
+        )
+        if dtype not in (None, *_COMPLEX):
             raise LiprefError(
-                f"{method}: padding_mode={padding_mode!r} is not 1-Lipschitz or not defined here; known: {known}"
+                f"{type(self).__name__}: dtype={dtype} is not supported; use torch.float32 or torch.float64"
             )
-        if self.square_only and in_channels != out_channels:
-            raise LiprefError(
-                f"{method} is a residual layer: in_channels={in_channels} and out_channels={out_channels} "
-                "must be equal; pad or truncate the channels around it"
-            )
-        if dtype not in (None, torch.float32, torch.float64):
-            raise LiprefError(f"{method}: dtype={dtype} is not supported; use torch.float32 or torch.float64")
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.padding_mode = padding_mode
         self.track_power_vectors = True
