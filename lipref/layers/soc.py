@@ -60,7 +60,7 @@ class SOCConv2d(PowerIterationConv2d):
     """
 
     default_padding = "zeros"
-    PERIOD, LONG = 200, 50
+    PERIOD, LONG, SHORT = 200, 50, 1
     ERROR = 1e-5  # at most, of the series in evaluation: else large kernels, where few terms do, would contract by it
 
     def __init__(
@@ -138,7 +138,7 @@ class SOCConv2d(PowerIterationConv2d):
     def begin_pass(self) -> None:
         if self.track_power_vectors:
             if self.updates % self.PERIOD == 0:
-                self._iterate(self.LONG - 1)  # `prepare` does the last
+                self._iterate(self.LONG - self.SHORT)  # `prepare` does the others
             self.updates += 1
 
     def _sigma(self, skew: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class SOCConv2d(PowerIterationConv2d):
         if self.track_power_vectors:
             with torch.no_grad():
                 starts = self._start_of_pass(self.u1, self.u2)
-                pairs = [_iterated(a, u) for a, u in zip(unfoldings, starts, strict=True)]
+                pairs = [_iterated(a, u, self.SHORT) for a, u in zip(unfoldings, starts, strict=True)]
             self._update((self.u1, self.v1, self.u2, self.v2), (*pairs[0], *pairs[1]))
         else:  # copies: a later pass may update the buffers while this one's gradient is still due
             pairs = [(self.u1.clone(), self.v1.clone()), (self.u2.clone(), self.v2.clone())]
@@ -219,7 +219,9 @@ class SOCConv2d(PowerIterationConv2d):
         )
 
 
-def _iterated(matrix: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """The next vectors u and v of the power iteration."""
-    v = F.normalize(matrix @ u, dim=0)
-    return F.normalize(matrix.mT @ v, dim=0), v
+def _iterated(matrix: Tensor, u: Tensor, iterations: int = 1) -> tuple[Tensor, Tensor]:
+    """The vectors u and v after power iterations, at least one, from ``u``."""
+    for _ in range(iterations):
+        v = F.normalize(matrix @ u, dim=0)
+        u = F.normalize(matrix.mT @ v, dim=0)
+    return u, v

@@ -147,7 +147,7 @@ def apply_symbol(x: Tensor, symbol: Tensor) -> Tensor:
     """
     if x.dtype == torch.float64:
         return apply_symbol_densely(x, symbol)
-    spectrum = torch.fft.rfft2(x).permute(2, 3, 1, 0)  # (H, W', I, N)
+    spectrum = torch.fft.rfft2(x).permute(2, 3, 1, 0).contiguous()  # (H, W', I, N), which alone is saved
     return torch.fft.irfft2((symbol @ spectrum).permute(3, 2, 0, 1), s=x.shape[-2:])
 
 
