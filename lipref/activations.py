@@ -46,6 +46,12 @@ class MaxMin(nn.Module):
     1-Lipschitz and gradient-norm preserving: it permutes. An odd last channel is left as it is. For the backward pass
     one byte per pair is kept. Where one of a pair is NaN, at least one of the results is.
     Source: Anil, Lucas, Grosse, "Sorting out Lipschitz function approximation", ICML 2019.
+
+    Example:
+        >>> import torch
+        >>> from lipref import MaxMin
+        >>> MaxMin()(torch.tensor([[1.0, 2.0, 4.0, 3.0]]))
+        tensor([[2., 1., 4., 3.]])
     """
 
     def forward(self, x: Tensor) -> Tensor:

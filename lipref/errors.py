@@ -8,6 +8,14 @@ class LiprefError(ValueError):
 
     The message is one line: it names the value that was refused and the remedy. The command line prints it without a
     traceback and exits with code 2.
+
+    Example:
+        >>> from lipref import AOLConv2d, LiprefError
+        >>> try:
+        ...     AOLConv2d(8, 8, kernel_size=4)
+        ... except LiprefError as error:
+        ...     print(error)
+        AOLConv2d: kernel_size=4 is even; use an odd one such as 5
     """
 
 

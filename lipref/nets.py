@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from lipref.activations import MaxMin
 from lipref.errors import LiprefError, whole_number
-from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, resolve
+from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, fresh_copy, resolve
 from lipref.layers.kept import checked
 
 BASE_WIDTH = {"XS": 16, "S": 32, "M": 64, "L": 128}
@@ -107,11 +108,25 @@ def convnet(
             resolved `LayerSpec`.
         num_classes, in_channels: at most the head's and the first block's width.
         image_size: side of the square images, a power of two, at least 2.
+        device, dtype: of the parameters.
         layer_options: passed on to every layer, such as ``eval_terms=12``.
+
+    Returns:
+        A `ConvNet`, in training mode, with random weights: images ``(N, in_channels, image_size, image_size)`` to
+        logits ``(N, num_classes)``.
 
     Raises:
         LiprefError: unknown size or layer, a side that is no power of two, too many classes or channels, or a layer
         that changes shapes.
+
+    Source: Prach et al., CVPR 2024 (arXiv 2311.16833), Tables 5 and 6.
+
+    Example:
+        >>> import torch
+        >>> from lipref import convnet
+        >>> model = convnet("XS", "aol", num_classes=10, in_channels=1, image_size=8)
+        >>> model(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
     if size not in SIZES:
         raise LiprefError(f"unknown size {size!r}; known: {', '.join(SIZES)}")
@@ -170,6 +185,84 @@ def convnet(
         image_size=image_size,
         width=width,
     )
+
+
+def fold(module: nn.Module, image_size: int | Sequence[int]) -> nn.Module:
+    """The evaluated function on images of ``image_size`` without parametrisations, as it would be deployed.
+
+    Every layer is replaced by its ``fold(size)``: an ``nn.Conv2d`` where its operator is a kernel, else a small module
+    of constants. Nothing is prepared or checked any more, and later changes of the weights change nothing.
+
+    Args:
+        module: a network or one layer; it stays as it is. Images have as many channels as the ``in_channels`` of the
+            first module in it that has them.
+        image_size: the side of square images, or ``(H, W)``.
+
+    Returns:
+        A new module in evaluation, in the dtype and on the device of the old one. Users' layers without a ``fold`` are
+        copied.
+
+    Raises:
+        LiprefError: no module, a size that is none, images that the module does not take, or a layer that it applies
+            never, or to images of several sizes.
+
+    Example:
+        >>> import torch
+        >>> from lipref import convnet, fold
+        >>> model = convnet("XS", "aol", num_classes=10, in_channels=1, image_size=8).eval()
+        >>> folded, x = fold(model, 8), torch.rand(2, 1, 8, 8)
+        >>> type(folded.first).__name__
+        'Conv2d'
+        >>> torch.allclose(folded(x), model(x), atol=1e-5)
+        True
+    """
+    if not isinstance(module, nn.Module):
+        raise LiprefError(f"module={module!r} is a {type(module).__name__}: give a torch.nn.Module")
+    sides = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
+    if len(sides) != 2:
+        raise LiprefError(f"image_size={image_size!r}: give the side of square images, or (H, W)")
+    height, width = (whole_number("image_size", side) for side in sides)
+    twin = fresh_copy(module)
+    layers = {layer for layer in twin.modules() if callable(getattr(layer, "fold", None))}
+    return _folded(twin, "", _sizes(twin, layers, (height, width))) if layers else twin
+
+
+@torch.no_grad()
+def _sizes(module: nn.Module, layers: set[nn.Module], size: tuple[int, int]) -> dict[nn.Module, set[tuple[int, int]]]:
+    """The (H, W) of all inputs of ``layers`` when ``module`` is applied to an image of ``size``."""
+    sizes: dict[nn.Module, set[tuple[int, int]]] = {layer: set() for layer in layers}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes[layer].add(tuple(inputs[0].shape[-2:]))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    channels = next((part.in_channels for part in module.modules() if hasattr(part, "in_channels")), 1)
+    x = next(module.parameters(), torch.empty(0)).new_zeros(1, channels, *size)
+    try:
+        module(x)
+    except Exception as error:
+        what = str(error).partition("\n")[0]
+        raise LiprefError(
+            f"{type(module).__name__} does not take an image of {tuple(x.shape[1:])} ({type(error).__name__}: {what}); "
+            "give the size of its images, and where it begins otherwise, their channels as its attribute in_channels"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sizes
+
+
+def _folded(module: nn.Module, path: str, sizes: dict[nn.Module, set[tuple[int, int]]]) -> nn.Module:
+    """``module``, changed: all layers of ``sizes`` in it are folded."""
+    if module in sizes:
+        if len(sizes[module]) != 1:
+            found = ", ".join(f"{h}x{w}" for h, w in sorted(sizes[module])) or "no images"
+            raise LiprefError(f"{path} ({type(module).__name__}) is applied to {found}: a folded layer has one size")
+        return module.fold(*sizes[module])
+    for name, child in module._modules.items():
+        if child is not None:
+            setattr(module, name, _folded(child, f"{path}.{name}" if path else name, sizes))
+    return module
 
 
 def count_parameters(model: nn.Module) -> int:

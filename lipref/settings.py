@@ -33,6 +33,11 @@ class TrainingConfig:
         LiprefError: a value out of range.
 
     Source of loss, optimizer and the schedule ``"paper"``: Prach et al., CVPR 2024 (arXiv 2311.16833), and its code.
+
+    Example:
+        >>> from lipref import TrainingConfig
+        >>> TrainingConfig(epochs=5, learning_rate=0.1).batch_size
+        256
     """
 
     epochs: int

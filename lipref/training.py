@@ -115,6 +115,14 @@ def train(
     Raises:
         LiprefError: nothing to train, batches of another kind or without images, or a checkpoint that is damaged or of
             another run.
+
+    Example:
+        >>> from lipref import Batches, TrainingConfig, convnet, load_dataset, train
+        >>> data = load_dataset("digits", limit_train=64)
+        >>> model = convnet("XS", "aol", data.num_classes, data.channels, data.image_size)
+        >>> batches = Batches(data.train, data, batch_size=64, seed=0, device="cpu")
+        >>> train(model, batches, TrainingConfig(epochs=1, batch_size=64, learning_rate=0.1)).status
+        'done'
     """
     if not callable(getattr(batches, "epoch", None)):
         raise LiprefError(

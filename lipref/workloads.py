@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lipref.errors import LiprefError
 from lipref.evaluation import Evaluation
 from lipref.layers import LipschitzConv2d
-from lipref.nets import ConvNet
+from lipref.nets import ConvNet, fold
 from lipref.settings import TrainingConfig
 from lipref.speed import Speed
 from lipref.training import RepeatedStep
@@ -87,11 +87,9 @@ def preparation(model: ConvNet, images: Tensor, labels: Tensor) -> Callable[[], 
 
 
 def folded(model: ConvNet) -> ConvNet | None:
-    """``model`` itself, now with its layers folded for its image size, or None where nothing folds."""
-    layers = [entry for entry in _layers(model) if callable(getattr(entry[1], "fold", None))]
-    for name, layer, side in layers:
-        setattr(model, name, layer.fold(side))
-    return model if layers else None
+    """`lipref.nets.fold` at the network's image size, or None where no layer folds."""
+    folds = any(callable(getattr(layer, "fold", None)) for layer in model)
+    return fold(model, model.image_size) if folds else None
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ FLOORS = [
     {"runs", "rounds", "pace", "ceilings"},
     {"inputs", "excluded", "step_profile"},
     {"certification/classifier"},
-    {"certification/certificate", "audit", "certify"},  # the last two for imports of before
+    {"certification/certificate"},
     {"experiment", "cost", "counting"},
     {"recipes", "scoring", "growth"},
     {"report", "comparison"},

@@ -5,6 +5,4 @@ from lipref.data.catalogue import DATASETS, Shape, load_dataset, shape
 from lipref.data.images import ImageData, Split
 from lipref.data.splits import validation_split
 
-load = load_dataset  # the former name
-
 __all__ = ["DATASETS", "Batches", "ImageData", "Shape", "Split", "load_dataset", "pixels", "shape", "validation_split"]

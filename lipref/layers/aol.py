@@ -29,6 +29,15 @@ class AOLConv2d(KernelConv2d):
     outputs. It may fall well below 1. Training and evaluation are the same function.
 
     Initialisation: Dirac, bias 0; a network's first layer and head: random orthogonal.
+
+    Args and errors: those of `LipschitzConv2d`.
+
+    Example:
+        >>> import torch
+        >>> from lipref import AOLConv2d
+        >>> layer = AOLConv2d(8, 16, 3)
+        >>> layer(torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 16, 16, 16])
     """
 
     capturable = True

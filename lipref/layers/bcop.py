@@ -45,6 +45,17 @@ class BCOPConv2d(KernelConv2d):
     is the same layer, with one tap.
 
     Initialisation: orthogonal with gain 1 / sqrt(n); bias uniform within 1 / sqrt(fan_in).
+
+    Args:
+        in_channels, ..., dtype: those of `LipschitzConv2d`, with its errors.
+        iterations: Bjorck-Bowie steps, at least 1; None runs to convergence.
+
+    Example:
+        >>> import torch
+        >>> from lipref import BCOPConv2d
+        >>> layer = BCOPConv2d(8, 16, 3)
+        >>> layer(torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 16, 16, 16])
     """
 
     capturable = asks = True

@@ -33,6 +33,15 @@ class CayleyConv2d(FrequencyConv2d):
     on the image size. Odd image sides work.
 
     Initialisation: PyTorch's default for convolutions.
+
+    Args and errors: those of `LipschitzConv2d`.
+
+    Example:
+        >>> import torch
+        >>> from lipref import CayleyConv2d
+        >>> layer = CayleyConv2d(8, 16, 3)
+        >>> layer(torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 16, 16, 16])
     """
 
     capturable = asks = True

@@ -37,6 +37,17 @@ class CPLConv2d(ResidualConv2d):
     first image's size.
 
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in).
+
+    Args:
+        in_channels, ..., dtype: those of `LipschitzConv2d`, with its errors.
+        eval_iterations: power iterations in evaluation, at least 1; None takes the proved bound.
+
+    Example:
+        >>> import torch
+        >>> from lipref import CPLConv2d
+        >>> layer = CPLConv2d(8, 8, 3)
+        >>> layer(torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
     """
 
     capturable = True

@@ -32,6 +32,17 @@ class LOTConv2d(FrequencyConv2d):
     Differences from the authors' code: half of the spectrum only, and one real matrix where k = 1; the same function.
 
     Initialisation: identity (Dirac), bias 0.
+
+    Args:
+        in_channels, ..., dtype: those of `LipschitzConv2d`, with its errors.
+        terms: Newton steps, at least 1.
+
+    Example:
+        >>> import torch
+        >>> from lipref import LOTConv2d
+        >>> layer = LOTConv2d(8, 16, 3)
+        >>> layer(torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 16, 16, 16])
     """
 
     default_padding = "zeros"

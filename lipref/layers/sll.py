@@ -29,6 +29,15 @@ class SLLConv2d(ResidualConv2d):
     ``K K^T``); exactly 1 where no ReLU is active. Training and evaluation are the same function.
 
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in), r standard normal.
+
+    Args and errors: those of `LipschitzConv2d`.
+
+    Example:
+        >>> import torch
+        >>> from lipref import SLLConv2d
+        >>> layer = SLLConv2d(8, 8, 3)
+        >>> layer(torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
     """
 
     capturable = True

@@ -16,6 +16,15 @@ class StandardConv2d(KernelConv2d):
     Initialisation: delta-orthogonal (an orthogonal matrix at the central tap, zero elsewhere; Xiao et al., ICML
     2018), bias 0. PyTorch's default, which the paper uses to measure its cost, shrinks a signal by sqrt(3) per layer,
     and this network of up to 32 layers without normalisation or skip connections does not train from there.
+
+    Args and errors: those of `LipschitzConv2d`.
+
+    Example:
+        >>> import torch
+        >>> from lipref import StandardConv2d
+        >>> layer = StandardConv2d(8, 16, 3)
+        >>> layer(torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 16, 16, 16])
     """
 
     proved = False

@@ -1,5 +1,5 @@
 """The Lipschitz bound of a network from those of its layers, and what it refuses to vouch for."""
 
-from lipref.certification.bounds.network import Audit, audit, network_bound
+from lipref.certification.bounds.network import Audit, audit, lipschitz_bound, network_bound
 
-__all__ = ["Audit", "audit", "network_bound"]
+__all__ = ["Audit", "audit", "lipschitz_bound", "network_bound"]
