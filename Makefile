@@ -20,7 +20,7 @@ help:
 	@echo "make setup       create $(VENV) and install lipref into it (about 6 GB, once)"
 	@echo "make reproduce   train, certify, measure and draw the comparison; options: make reproduce ARGS=\"--help\""
 	@echo "make figures     draw figures/ again from the committed results"
-	@echo "make test        lint, format check, all tests, and the notebooks"
+	@echo "make test        lint, format and type check, all tests, and the notebooks"
 	@echo "make clean       remove caches; keeps $(VENV), data sets and runs"
 
 setup: $(STAMP)
@@ -49,6 +49,7 @@ $(BIN)/python:
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(NBVAL_ARGS) notebooks
 

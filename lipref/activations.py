@@ -50,8 +50,8 @@ class MaxMin(nn.Module):
     Example:
         >>> import torch
         >>> from lipref import MaxMin
-        >>> MaxMin()(torch.tensor([[1.0, 5.0, 4.0, 2.0]]))
-        tensor([[5., 1., 4., 2.]])
+        >>> MaxMin()(torch.tensor([[1.0, 2.0, 4.0, 3.0]]))
+        tensor([[2., 1., 4., 3.]])
     """
 
     def forward(self, x: Tensor) -> Tensor:

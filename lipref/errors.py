@@ -12,7 +12,7 @@ class LiprefError(ValueError):
     Example:
         >>> from lipref import AOLConv2d, LiprefError
         >>> try:
-        ...     AOLConv2d(3, 8, 4)
+        ...     AOLConv2d(8, 8, kernel_size=4)
         ... except LiprefError as error:
         ...     print(error)
         AOLConv2d: kernel_size=4 is even; use an odd one such as 5

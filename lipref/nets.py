@@ -103,17 +103,25 @@ def convnet(
             resolved `LayerSpec`.
         num_classes, in_channels: at most the head's and the first block's width.
         image_size: side of the square images, a power of two, at least 2.
+        device, dtype: of the parameters.
         layer_options: passed on to every layer, such as ``eval_terms=12``.
+
+    Returns:
+        A `ConvNet`, in training mode, with random weights: images ``(N, in_channels, image_size, image_size)`` to
+        logits ``(N, num_classes)``.
 
     Raises:
         LiprefError: unknown size or layer, a side that is no power of two, too many classes or channels, or a layer
         that changes shapes.
 
+    Source: Prach et al., CVPR 2024 (arXiv 2311.16833), Tables 5 and 6.
+
     Example:
         >>> import torch
         >>> from lipref import convnet
-        >>> convnet("XS", "soc", num_classes=10, in_channels=1, image_size=8)(torch.rand(5, 1, 8, 8)).shape
-        torch.Size([5, 10])
+        >>> model = convnet("XS", "aol", num_classes=10, in_channels=1, image_size=8)
+        >>> model(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
     if size not in SIZES:
         raise LiprefError(f"unknown size {size!r}; known: {', '.join(SIZES)}")

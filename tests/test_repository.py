@@ -140,6 +140,8 @@ def test_commands_in_the_texts_are_makefile_targets():
 
 def test_example_in_the_readme_runs(capsys):
     (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) <= 15
+    assert len(re.findall("import ", code)) == 1
     assert "epochs=5" in code
     exec(compile(code.replace("epochs=5", "epochs=1"), "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()

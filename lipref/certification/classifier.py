@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import lipref
-from lipref import tensor_files
+from lipref import paths, tensor_files
 from lipref.certification.bounds import Audit, network_bound
 from lipref.certification.certify import EvaluationError, certify, margins
 from lipref.certification.float_error import evaluation_error
@@ -171,12 +171,18 @@ class CertifiedClassifier:
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
-    """The weights of a run: ``path`` is the file, the run's folder, or its record.
+    """The weights of a run: ``path`` is the file, the run's folder, its record, or the name of a run in data/runs.
 
     Raises:
-        LiprefError: a folder without weights.
+        LiprefError: a folder without weights, or a name of no run or of several.
     """
     path = Path(path)
+    if path.name == str(path) and not path.exists():
+        found = sorted(weights.parent for weights in paths.RUNS.rglob(WEIGHTS) if weights.parent.name == path.name)
+        if len(found) != 1:
+            which = "several: " + ", ".join(map(str, found)) if found else "none, and there is no such file"
+            raise LiprefError(f"of the runs in {paths.RUNS} named {path} there are {which}; give the path of a run")
+        path = found[0]
     if path.name == "record.json":
         path = path.parent
     if not path.is_dir():
@@ -211,11 +217,15 @@ def load(
     """Rebuild the network of a run from its weights.
 
     Args:
-        path: the run's folder, its ``weights.safetensors``, or its ``record.json``.
+        path: the run's folder, its ``weights.safetensors``, its ``record.json``, or the name of a folder anywhere in
+            data/runs.
         data: the data set of the run, limited as it was; needed only for weights that do not tell their input.
         layer: for a run of a user's own layer, ``path/to/file.py:Class``; nothing of the file is executed unless its
             SHA-256 is that of the run.
         device: where to predict, ``cpu`` or ``cuda``.
+
+    Returns:
+        The network in evaluation, with its proved bound; ``predict`` takes uint8 pixels ``(N, C, H, W)`` or files.
 
     Raises:
         LiprefError: weights that are missing, damaged, not finite or of another network; a layer or data set that is

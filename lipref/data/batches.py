@@ -26,18 +26,28 @@ class Batches:
     partial batch is kept, as in Prach et al. (CVPR 2024, arXiv 2311.16833): batches of 256, 196 of them for 50 000
     pictures.
 
-    split: the pictures to train on. data: the data set it comes from, for levels, mean and augmentation. dtype: of
-    the batches. augment: False leaves the data set's augmentation out.
+    Args:
+        split: the pictures to train on, ``data.train``, or to test on, ``data.test`` with ``augment=False``.
+        data: the data set it comes from, for levels, mean and augmentation.
+        batch_size: pictures per batch, at least 1.
+        seed: of the order and the augmentation.
+        device: where the pictures are kept and the batches are made.
+        dtype: of the batches, a floating one.
+        augment: False leaves the data set's augmentation out.
 
-    Raises LiprefError for a batch size below 1, a dtype that is not a floating one, or a split of another shape than
-    the data set.
+    Raises:
+        LiprefError: a batch size below 1, a dtype that is not a floating one, or a split of another shape than the data
+            set.
 
     Example:
         >>> from lipref import Batches, load_dataset
-        >>> digits = load_dataset("digits", limit_train=100)
-        >>> batches = Batches(digits.train, digits, batch_size=32, seed=0)
-        >>> [len(labels) for images, labels in batches.epoch(0)]
-        [32, 32, 32, 4]
+        >>> data = load_dataset("digits")
+        >>> batches = Batches(data.train, data, batch_size=64, seed=0, device="cpu")
+        >>> len(batches)
+        23
+        >>> images, labels = next(batches.epoch(0))
+        >>> images.shape, labels.shape
+        (torch.Size([64, 1, 8, 8]), torch.Size([64]))
     """
 
     def __init__(

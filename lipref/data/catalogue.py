@@ -53,18 +53,26 @@ def load_dataset(
 
     ``imagefolder:PATH`` is any folder with ``train/<class>/*`` and ``test/<class>/*``.
 
-    root: where data sets are downloaded to and decoded pictures are cached, by default the repository's
-    ``data/datasets``. limit_train, limit_test: stratified subsets of that many pictures, the same every time, smaller
-    ones part of larger ones; the mean stays that of all training pictures. as_name: the name to report instead of its
-    own; built-in names are reserved for the original data.
+    Args:
+        name: one of `DATASETS`; ``digits`` needs no download.
+        root: where data sets are downloaded to and decoded pictures are cached, by default the repository's
+            ``data/datasets``.
+        limit_train, limit_test: stratified subsets of that many pictures, the same every time, smaller ones part of
+            larger ones; the mean stays that of all training pictures.
+        as_name: the name to report instead of its own; built-in names are reserved for the original data.
 
-    Raises LiprefError for an unknown name, unfit limits, missing or damaged files, and downloads that fail.
+    Returns:
+        The pictures as bytes, ``train`` and ``test`` (``images`` uint8 ``(N, C, H, W)``, ``labels`` int64 ``(N,)``),
+        and what turns them into inputs.
+
+    Raises:
+        LiprefError: an unknown name, unfit limits, missing or damaged files, and downloads that fail.
 
     Example:
         >>> from lipref import load_dataset
-        >>> digits = load_dataset("digits", limit_train=100)
-        >>> digits.train.images.shape, digits.num_classes
-        (torch.Size([100, 1, 8, 8]), 10)
+        >>> data = load_dataset("digits", limit_train=100)
+        >>> data.channels, data.image_size, data.num_classes, len(data.train), len(data.test)
+        (1, 8, 10, 100, 360)
     """
     if as_name is not None and (not as_name.strip() or "/" in as_name or "\\" in as_name):
         raise LiprefError(f"as_name={as_name!r}: give a name without slashes")

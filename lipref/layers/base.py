@@ -74,33 +74,25 @@ class LipschitzConv2d(nn.Module):
     so a backward pass has to come before the next forward pass.
 
     Args:
-        in_channels, out_channels: at least 1.
-        kernel_size: odd.
-        stride, padding, dilation, groups: accepted for the signature's sake; only ``1, "same", 1, 1`` (or
-            ``kernel_size // 2`` as padding).
+        in_channels, out_channels, kernel_size: at least 1; the kernel's is odd.
+        stride, padding, dilation, groups: only ``1``; ``"same"`` or ``kernel_size // 2``; ``1``; ``1``.
         bias: a learned bias per output channel.
         padding_mode: one of the method's `padding_modes`; None is the paper's choice, `default_padding`.
+        device, dtype: of the parameters, float32 or float64.
 
     Raises:
         LiprefError: for anything else, naming the value.
 
     Example:
-        A kernel divided by the sum of its taps' Frobenius norms, which bounds its norm.
-
         >>> import torch
         >>> from lipref import LipschitzConv2d
-        >>> class MyConv2d(LipschitzConv2d):
-        ...     def make_parameters(self):
-        ...         shape = (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
-        ...         self.weight = torch.nn.Parameter(torch.randn(shape, **self._factory))
-        ...     def prepare(self, size):
-        ...         return {"weight": self.weight / self.weight.square().sum((0, 1)).sqrt().sum()}
-        ...     def transform(self, x, operator):
-        ...         return torch.nn.functional.conv2d(x, operator["weight"], padding="same")
-        ...     def lipschitz_bound(self, size):
-        ...         return 1.0
-        >>> MyConv2d(3, 8, 3, bias=False)(torch.rand(2, 3, 16, 16)).shape
-        torch.Size([2, 8, 16, 16])
+        >>> class Mixed(LipschitzConv2d):
+        ...     def make_parameters(self): self.weight = torch.nn.Parameter(torch.randn(8, 3, 1, 1))
+        ...     def prepare(self, size): return {"weight": self.weight / self.weight.norm()}
+        ...     def transform(self, x, operator): return torch.conv2d(x, operator["weight"])
+        ...     def lipschitz_bound(self, size): return 1 + 1e-12  # Frobenius' norm is the larger one; rounding
+        >>> Mixed(3, 8, 1, bias=False)(torch.zeros(2, 3, 4, 4)).shape
+        torch.Size([2, 8, 4, 4])
     """
 
     proved: ClassVar[bool] = True  # at most 1-Lipschitz in evaluation whatever the weights

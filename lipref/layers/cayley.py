@@ -32,14 +32,14 @@ class CayleyConv2d(FrequencyConv2d):
 
     Initialisation: PyTorch's default for convolutions.
 
+    Args and errors: those of `LipschitzConv2d`.
+
     Example:
         >>> import torch
         >>> from lipref import CayleyConv2d
-        >>> layer = CayleyConv2d(3, 8, 3)
-        >>> layer(torch.rand(2, 3, 16, 16)).shape
-        torch.Size([2, 8, 16, 16])
-        >>> layer.eval().lipschitz_bound((16, 16)) < 1 + 1e-9
-        True
+        >>> layer = CayleyConv2d(8, 16, 3)
+        >>> layer(torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 16, 16, 16])
     """
 
     def make_parameters(self) -> None:

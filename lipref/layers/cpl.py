@@ -39,14 +39,16 @@ class CPLConv2d(PowerIterationConv2d, ResidualConv2d):
 
     Initialisation: weight Xavier normal, bias uniform within 1 / sqrt(fan_in).
 
+    Args:
+        in_channels, ..., dtype: those of `LipschitzConv2d`, with its errors.
+        eval_iterations: power iterations in evaluation, at least 1; None takes the proved bound.
+
     Example:
         >>> import torch
         >>> from lipref import CPLConv2d
-        >>> layer = CPLConv2d(4, 4, 3)
-        >>> layer(torch.rand(2, 4, 16, 16)).shape
-        torch.Size([2, 4, 16, 16])
-        >>> layer.eval().lipschitz_bound((16, 16)) < 1 + 1e-9
-        True
+        >>> layer = CPLConv2d(8, 8, 3)
+        >>> layer(torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
     """
 
     EPSILON = 1e-6

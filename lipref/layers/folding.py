@@ -3,85 +3,93 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lipref.errors import LiprefError, whole_number
-from lipref.layers.base import LipschitzConv2d, Size
-
-M = TypeVar("M", bound=nn.Module)
+from lipref.layers.base import Size
 
 
-def fold(module: M, image_size: int | tuple[int, ...]) -> M | nn.Module:
-    """A copy in evaluation whose layers are constants: convolutions where a layer is one, no parametrisation anywhere.
+def fold(module: nn.Module, image_size: int | Sequence[int]) -> nn.Module:
+    """The evaluated function on images of ``image_size`` without parametrisations, as it would be deployed.
 
-    The same function on images of that size, for deployment: it can be compiled, exported and saved as any network.
+    Every layer is replaced by its ``fold(size)``: an ``nn.Conv2d`` where its operator is a kernel, else a small module
+    of constants. Nothing is prepared or checked any more, and later changes of the weights change nothing.
 
     Args:
-        module: A layer or a network of any modules; it is not changed.
-        image_size: Side of square images, (H, W), or (C, H, W) where ``module`` does not tell the number of channels
-            by an ``in_channels`` of its own or of its first module that has one.
+        module: a network or one layer; it stays as it is. Images have as many channels as the ``in_channels`` of the
+            first module in it that has them.
+        image_size: the side of square images, or ``(H, W)``.
+
+    Returns:
+        A new module in evaluation, in the dtype and on the device of the old one. Users' layers without a ``fold`` are
+        copied.
 
     Raises:
-        LiprefError: a size that is none, a layer that no image reaches, or one that gets images of several sizes.
+        LiprefError: no module, a size that is none, images that the module does not take, or a layer that it applies
+            never, or to images of several sizes.
 
     Example:
         >>> import torch
-        >>> from lipref import AOLConv2d, fold
-        >>> layer = AOLConv2d(3, 8, 3).eval()
-        >>> fold(layer, 16)
-        Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), padding_mode=circular)
-        >>> x = torch.rand(2, 3, 16, 16)
-        >>> torch.allclose(fold(layer, 16)(x), layer(x), atol=1e-6)
+        >>> from lipref import convnet, fold
+        >>> model = convnet("XS", "aol", num_classes=10, in_channels=1, image_size=8).eval()
+        >>> folded, x = fold(model, 8), torch.rand(2, 1, 8, 8)
+        >>> type(folded.first).__name__
+        'Conv2d'
+        >>> torch.allclose(folded(x), model(x), atol=1e-5)
         True
     """
-    folded = copy.deepcopy(module).eval()
-    sizes = layer_sizes(folded, _image(folded, image_size))
-    replacements = {}
-    for layer in (part for part in folded.modules() if isinstance(part, LipschitzConv2d)):
-        found = set(sizes.get(layer, ()))
-        if len(found) != 1:
-            name = type(layer).__name__
-            what = f"gets images of several sizes, {sorted(found)}" if found else "is reached by no image"
-            raise LiprefError(f"{name} {what}: it cannot be folded; give each size a layer of its own")
-        replacements[layer] = layer.fold(*found)
-    for parent in list(folded.modules()):
-        for name, child in list(parent._modules.items()):
-            if child in replacements:
-                parent._modules[name] = replacements[child]
-    return replacements.get(folded, folded)
-
-
-def layer_sizes(model: nn.Module, images: Tensor) -> dict[LipschitzConv2d, list[Size]]:
-    """For each layer that a pass of ``images`` reaches, the (H, W) of what it gets, once for each of its calls."""
-    sizes: dict[LipschitzConv2d, list[Size]] = {}
-
-    def note(layer: LipschitzConv2d, arguments: tuple[Tensor]) -> None:
-        sizes.setdefault(layer, []).append((arguments[0].shape[-2], arguments[0].shape[-1]))
-
-    layers = [module for module in model.modules() if isinstance(module, LipschitzConv2d)]
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    if not isinstance(module, nn.Module):
+        raise LiprefError(f"module={module!r} is a {type(module).__name__}: give a torch.nn.Module")
+    sides = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
+    if len(sides) != 2:
+        raise LiprefError(f"image_size={image_size!r}: give the side of square images, or (H, W)")
+    height, width = (whole_number("image_size", side) for side in sides)
+    twin = copy.deepcopy(module).eval()
+    layers = {layer for layer in twin.modules() if callable(getattr(layer, "fold", None))}
+    if not layers:
+        return twin
+    channels = next((part.in_channels for part in twin.modules() if hasattr(part, "in_channels")), 1)
+    x = next(twin.parameters(), torch.empty(0)).new_zeros(1, channels, height, width)
     try:
-        with torch.no_grad():
-            model(images)
+        sizes = input_sizes(twin, layers, x)
+    except Exception as error:
+        what = str(error).partition("\n")[0]
+        raise LiprefError(
+            f"{type(twin).__name__} does not take an image of {tuple(x.shape[1:])} ({type(error).__name__}: {what}); "
+            "give the size of its images, and where it begins otherwise, their channels as its attribute in_channels"
+        ) from error
+    return _folded(twin, "", sizes)
+
+
+@torch.no_grad()
+def input_sizes(module: nn.Module, layers: Iterable[nn.Module], images: Tensor) -> dict[nn.Module, list[Size]]:
+    """The (H, W) of what each of ``layers`` gets in a pass of ``images``, once for each of its calls."""
+    sizes: dict[nn.Module, list[Size]] = {layer: [] for layer in layers}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes[layer].append((inputs[0].shape[-2], inputs[0].shape[-1]))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in sizes]
+    try:
+        module(images)
     finally:
         for hook in hooks:
             hook.remove()
     return sizes
 
 
-def _image(module: nn.Module, image_size: int | tuple[int, ...]) -> Tensor:
-    """One image of zeros, of the module's dtype, where it is."""
-    sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-    if len(sides) not in (2, 3):
-        raise LiprefError(f"image_size={image_size}: give a side, (H, W) or (C, H, W)")
-    sides = tuple(whole_number("image_size", side) for side in sides)
-    if len(sides) == 2:
-        channels = next((part.in_channels for part in module.modules() if hasattr(part, "in_channels")), None)
-        if channels is None:
-            raise LiprefError(f"{type(module).__name__} does not tell its channels: give image_size=(C, H, W)")
-        sides = (channels, *sides)
-    tensor = next((each for each in (*module.parameters(), *module.buffers())), torch.empty(0))
-    return torch.zeros(1, *sides, dtype=tensor.dtype, device=tensor.device)
+def _folded(module: nn.Module, path: str, sizes: dict[nn.Module, list[Size]]) -> nn.Module:
+    """``module``, changed: all layers of ``sizes`` in it are folded."""
+    if module in sizes:
+        size = set(sizes[module])
+        if len(size) != 1:
+            found = ", ".join(f"{h}x{w}" for h, w in sorted(size)) or "no images"
+            raise LiprefError(f"{path} ({type(module).__name__}) is applied to {found}: a folded layer has one size")
+        return module.fold(*size)
+    for name, child in module._modules.items():
+        if child is not None:
+            setattr(module, name, _folded(child, f"{path}.{name}" if path else name, sizes))
+    return module

@@ -21,26 +21,33 @@ from torch import nn
 from lipref.errors import LiprefError
 
 LAYERS: dict[str, type[nn.Module]] = {}
-L = TypeVar("L", bound=type[nn.Module])
+M = TypeVar("M", bound=nn.Module)
 _PREFIX = "lipref_user_"  # of the modules of users' files
 
 
-def register(name: str) -> Callable[[L], L]:
+def register(name: str) -> Callable[[type[M]], type[M]]:
     """Class decorator: from now on every command, sweep, table and figure takes ``name``.
+
+    Args:
+        name: of the layer, for commands and tables.
+
+    Returns:
+        A decorator that gives the class back as it is.
 
     Raises:
         LiprefError: if another class has that name already.
 
     Example:
-        >>> from lipref import AOLConv2d, convnet, register
-        >>> @register("aol-example")
-        ... class Example(AOLConv2d):
-        ...     EPSILON = 1e-4
-        >>> convnet("XS", "aol-example", image_size=8).head
-        Example(128, 128, kernel_size=1, padding_mode='circular')
+        >>> from lipref import LOTConv2d, convnet, register
+        >>> @register("lot20")
+        ... class LOT20(LOTConv2d):
+        ...     def __init__(self, *args, **options):
+        ...         super().__init__(*args, terms=20, **options)
+        >>> convnet("XS", "lot20", image_size=8).layer
+        'lot20'
     """
 
-    def decorate(cls: L) -> L:
+    def decorate(cls: type[M]) -> type[M]:
         taken = LAYERS.get(name)
         if taken is not None and _place(taken) != _place(cls):
             raise LiprefError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lipref.errors import LiprefError
 from lipref.layers.base import LipschitzConv2d, Size, given_operators
 from lipref.layers.batched import prepare_together
-from lipref.layers.folding import layer_sizes
+from lipref.layers.folding import input_sizes
 from lipref.training.speed import Speed
 
 BACKEND = "inductor"  # of torch.compile
@@ -141,8 +141,9 @@ class Forward:
 
 def image_sizes(model: nn.Module, images: Tensor) -> dict[LipschitzConv2d, Size]:
     """The layers that are called once in a pass through ``model``, with the (H, W) of what they get; by such a pass."""
+    layers = [module for module in model.modules() if isinstance(module, LipschitzConv2d)]
     with state_unmoved(model), torch.random.fork_rng([images.device] if images.is_cuda else []):
-        sizes = layer_sizes(model, images)
+        sizes = input_sizes(model, layers, images)
     return {layer: found[0] for layer, found in sizes.items() if len(found) == 1}
 
 

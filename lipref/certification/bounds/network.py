@@ -58,8 +58,8 @@ class Audit:
         return self.bound
 
 
-def audit(model: nn.Module, shape: tuple[int, int, int], *, check: bool = False) -> Audit:
-    """Rigorous upper bound of a network's Lipschitz constant in evaluation, in l2, on images of ``shape``.
+def audit(module: nn.Module, shape: Sequence[int], *, check: bool = False) -> Audit:
+    """Rigorous upper bounds of a network's layers, and of the network in evaluation, in l2, on images of ``shape``.
 
     The product of its parts' bounds, rounded upwards, each for the real-arithmetic map that the stored weights define,
     in float64. Parts are known by their exact type (docs/certificates.md has the list); whatever else is there is
@@ -67,55 +67,63 @@ def audit(model: nn.Module, shape: tuple[int, int, int], *, check: bool = False)
     looks affine is measured, which proves nothing and is reported apart.
 
     Args:
-        model: a plain ``nn.Sequential``, nested or not, a `ConvNet`, or one layer; it is copied and stays as it is.
-        shape: ``(C, H, W)`` of an image.
+        module: a plain ``nn.Sequential``, nested or not, a `ConvNet`, or one layer; it is copied and stays as it is.
+        shape: ``(C, H, W)`` of one image.
         check: compare the bound of every user's layer with Jacobians at random points, where they have at most
             2e7 entries, and refuse a bound below.
 
+    Returns:
+        The table per module, ``layers``; ``bound``, the product, or None where ``unproved`` names a module.
+
     Raises:
-        LiprefError: a shape that is none, or a model that cannot be copied to the CPU and to float64.
+        LiprefError: a shape that is none, or a module that cannot be copied to the CPU and to float64.
 
     Example:
         >>> from torch import nn
         >>> from lipref import AOLConv2d, audit
-        >>> found = audit(nn.Sequential(AOLConv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)), (3, 16, 16))
-        >>> [(path, kind) for path, kind, size, bound in found.layers]
-        [('0', 'AOLConv2d'), ('2', 'Conv2d')]
+        >>> found = audit(nn.Sequential(AOLConv2d(3, 8, 3), nn.GELU()), (3, 8, 8))
+        >>> [(path, kind, size) for path, kind, size, bound in found.layers]
+        [('0', 'AOLConv2d', (8, 8)), ('1', 'GELU', (8, 8))]
+        >>> found.bound is None
+        True
+        >>> found.unproved
+        ['1 (GELU): of an unknown type, without a bound; define lipschitz_bound(size)']
     """
-    if not isinstance(model, nn.Module):
-        raise LiprefError(f"model={model!r} is a {type(model).__name__}: give a torch.nn.Module")
+    if not isinstance(module, nn.Module):
+        raise LiprefError(f"module={module!r} is a {type(module).__name__}: give a torch.nn.Module")
     sizes = list(shape) if isinstance(shape, Sequence) else []
     whole = [n for n in sizes if isinstance(n, Integral) and not isinstance(n, bool) and n > 0]
     if len(sizes) != 3 or len(whole) != 3:
-        raise LiprefError(f"shape={shape} is not (C, H, W); give three whole numbers of at least 1")
-    return _audit(model, tuple(map(int, whole)), check=check, measure=True, strict=False)
+        raise LiprefError(f"shape={shape} is not (C, H, W) of one image; give three whole numbers of at least 1")
+    return _audit(module, tuple(map(int, whole)), check=check, measure=True, strict=False)
 
 
-def lipschitz_bound(module: nn.Module, shape: tuple[int, int, int]) -> float:
-    """A proved upper bound of the Lipschitz constant (l2 to l2) of ``module`` in evaluation.
+def lipschitz_bound(module: nn.Module, shape: Sequence[int]) -> float:
+    """Rigorous upper bound of a network's Lipschitz constant in evaluation, in l2, on images of ``shape``.
 
-    It holds for the real-arithmetic map of the stored weights, on images of ``shape``; it is the product of the parts'
-    bounds, of which `audit` gives the table.
+    The bound of its `audit`, which tells more.
 
     Args:
-        module: Any network of layers of the library, of a user's own that bring a bound, and of usual modules of
-            PyTorch; it is not changed.
-        shape: Of one image, (C, H, W).
+        module: as for `audit`.
+        shape: ``(C, H, W)`` of one image; the bound holds for no other.
+
+    Returns:
+        The product of the modules' bounds, rounded upwards. That of a user's layer is its author's word.
 
     Raises:
-        LiprefError: a part that proves nothing, by its name and the reason.
+        LiprefError: a module that proves nothing, by its path and type, a shape that is none or does not fit, or a
+            module that cannot be copied to the CPU and to float64.
 
     Example:
-        >>> from torch import nn
-        >>> from lipref import AOLConv2d, lipschitz_bound
-        >>> lipschitz_bound(nn.Sequential(AOLConv2d(3, 8, 3), nn.ReLU()), (3, 16, 16)) <= 1
-        True
-        >>> lipschitz_bound(nn.Sequential(AOLConv2d(3, 8, 3), nn.Dropout()), (3, 16, 16)) <= 1
-        True
+        >>> from lipref import convnet, lipschitz_bound
+        >>> model = convnet("XS", "soc", num_classes=10, in_channels=1, image_size=8)
+        >>> round(lipschitz_bound(model, (1, 8, 8)), 3)
+        1.0
     """
     found = audit(module, shape)
     if found.bound is None:
-        raise LiprefError(f"no bound is proved: {'; '.join(found.unproved)}")
+        more = f" (and {len(found.unproved) - 1} more, see lipref.audit)" if len(found.unproved) > 1 else ""
+        raise LiprefError(f"no bound of {type(module).__name__}: {found.unproved[0]}{more}")
     return found.bound
 
 
