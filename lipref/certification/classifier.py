@@ -232,11 +232,11 @@ def load(
         not the run's.
 
     Example:
-        A run as ``lipref reproduce`` and ``lipref train`` leave it in a folder.
-
-        >>> import lipref
-        >>> classifier = lipref.load("data/runs/digits/digits-XS-aol")  # doctest: +SKIP
-        >>> classifier.predict(images)  # uint8, (N, C, H, W): classes, margins and radii  # doctest: +SKIP
+        >>> from lipref import load, load_dataset
+        >>> classifier = load(run)  # such as "data/runs/digits/digits-XS-aol-seed0-..."
+        >>> images = load_dataset("digits").test.images[:3]
+        >>> list(classifier.predict(images))
+        ['class', 'index', 'radius', 'margin']
     """
     path, tensors, config, form = _read(path, data)
     spec = _layer(path, config, layer)
