@@ -210,6 +210,12 @@ def inference_mode(layer):
     assert torch.equal(layer(images()), y)
 
 
+def meta_device(layer):
+    """Shapes alone, as for counting a large network."""
+    moved = layer.to("meta").train()
+    assert moved(images().to("meta")).shape == images().shape
+
+
 # What is refused, with what layers (None: with all) and which words.
 HABITS = {
     autocast_training: {}, autocast_evaluation: {},
@@ -221,7 +227,7 @@ HABITS = {
     compiled_training: {}, compiled_folded: {}, compiled_evaluation: {None: FOLD}, compiled_evaluation_in_pieces: {},
     exported_training: {}, exported_before_a_first_call: {None: FOLD}, exported_after_a_first_call: {None: FOLD},
     exported_folded: {},
-    copies_and_pickles: {}, channels_last: {}, parametrized: {}, pruned: {}, inference_mode: {},
+    copies_and_pickles: {}, channels_last: {}, parametrized: {}, pruned: {}, inference_mode: {}, meta_device: {},
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -189,7 +189,7 @@ class LipschitzConv2d(nn.Module):
         operator = self._given
         if operator is None:
             size = (x.shape[-2], x.shape[-1])
-            with torch.autocast(x.device.type, enabled=False):
+            with torch.autocast(x.device.type, enabled=False) if _under_autocast(x) else nullcontext():
                 operator = self.trained_operator(size) if self.training else self.operator(size)
         return self.transform(x, operator)
 
@@ -280,7 +280,7 @@ class LipschitzConv2d(nn.Module):
                 f"{type(self).__name__}: weights of {dtype}: operators are prepared in float32 or float64; for lower "
                 "precision put torch.autocast around the network"
             )
-        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != dtype and not _under_autocast(x):
             raise LiprefError(
                 f"{type(self).__name__}: input of {x.dtype} meets weights of {dtype}; convert one with .to()"
             )
@@ -311,6 +311,11 @@ class LipschitzConv2d(nn.Module):
         return text + "".join(
             f", {name}={value!r}" for name, value in own.items() if value is not None and value is not False
         )
+
+
+def _under_autocast(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def _equal(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
