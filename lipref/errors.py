@@ -32,3 +32,8 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     if number is None or isinstance(value, bool) or number < least:
         raise LiprefError(f"{name}={value!r}: give a whole number of at least {least}")
     return number
+
+
+def one_line(error: Exception) -> str:
+    """The error's message without line breaks, or its type when it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lipref.errors import LiprefError
+from lipref.errors import LiprefError, one_line
 
 FORMAT = "lipref-checkpoint"
 VERSION = "1"
@@ -49,7 +49,7 @@ def save(path: str | os.PathLike[str], tensors: dict[str, Tensor], meta: dict[st
     try:
         data = safetensors.torch.save(stored, labels)
     except (KeyError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise LiprefError(f"{path}: cannot store these tensors ({_one_line(error)}): convert them first") from None
+        raise LiprefError(f"{path}: cannot store these tensors ({one_line(error)}): convert them first") from None
     replace_file(path, data)
 
 
@@ -70,10 +70,10 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tu
             # Clones, because the originals may be windows into the file, which can be replaced at any time.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except OSError as error:
-        raise LiprefError(f"{path}: cannot be read ({error.strerror or _one_line(error)}): check the path") from None
+        raise LiprefError(f"{path}: cannot be read ({error.strerror or one_line(error)}): check the path") from None
     except (safetensors.SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise LiprefError(
-            f"{path}: damaged, or not a checkpoint ({_one_line(error)}): delete it or restore a copy"
+            f"{path}: damaged, or not a checkpoint ({one_line(error)}): delete it or restore a copy"
         ) from None
     if labels.get("format") != FORMAT:
         raise LiprefError(f"{path}: a safetensors file without the tag {FORMAT!r}: give a checkpoint that lipref wrote")
@@ -120,7 +120,7 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
         os.replace(temporary, target)
         _remove_stale(target)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or _one_line(error)
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise LiprefError(f"{path}: cannot be written ({reason}): choose another place or make room") from None
     finally:
         if temporary is not None:
@@ -141,7 +141,7 @@ def _dump(path: Path, meta: dict[str, Any]) -> str:
         text = json.dumps(meta, allow_nan=False)
         unchanged = json.loads(text) == meta
     except (TypeError, ValueError) as error:
-        raise LiprefError(f"{path}: metadata that JSON cannot hold ({_one_line(error)}): convert it first") from None
+        raise LiprefError(f"{path}: metadata that JSON cannot hold ({one_line(error)}): convert it first") from None
     if not unchanged:
         raise LiprefError(f"{path}: metadata that JSON would change: use string keys and lists, no tuples")
     return text
@@ -185,7 +185,7 @@ def _refuse_foreign(path: Path) -> None:
     except FileNotFoundError:
         raise LiprefError(f"{path}: no such checkpoint: check the path, or train first") from None
     except OSError as error:
-        raise LiprefError(f"{path}: cannot be read ({error.strerror or _one_line(error)}): check the path") from None
+        raise LiprefError(f"{path}: cannot be read ({error.strerror or one_line(error)}): check the path") from None
     if not start:
         raise LiprefError(f"{path}: an empty file: delete it or restore a copy")
     if start[8:] == b"{":
@@ -195,7 +195,3 @@ def _refuse_foreign(path: Path) -> None:
             raise LiprefError(
                 f"{path}: {kind}, which could run code when loaded: convert it with lipref.tensor_files.save"
             )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from lipref import cli, experiment, tensor_files
 from lipref.attacks import attack, edge_search, minimum_norm
-from lipref.attacks.campaign import Effort, run_campaign
-from lipref.attacks.loading import Target, load_target
+from lipref.attacks.campaign import Effort, Target, load_target, run_campaign
 from lipref.certification.bounds import network_bound
 from lipref.certification.certify import certify
 from lipref.errors import LiprefError

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lipref.attacks.judging import judged_margins
+from lipref.attacks.perturbation import judged_margins
 from lipref.certification.bounds import network_bound
 from lipref.certification.certify import RADII, EvaluationError, Proportion, certified_radii, certify, margins
 from lipref.certification.precision import deviation

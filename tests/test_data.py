@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from picture_files import refused
 
 from lipref import data
+from lipref.data.datasets import stratified_order
 from lipref.data.images import ImageData, Split
-from lipref.data.splits import stratified_order
 from lipref.errors import LiprefError
 
 # --- digits

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipref import data
-from lipref.data.augment import crop_flip, randaugment
+from lipref.data import datasets
+from lipref.data.batches import crop_flip, randaugment
 from lipref.errors import LiprefError
 
 COUNT, SIDE = 37, 16
@@ -248,7 +249,7 @@ def test_any_whole_number_is_a_batch_size():
     assert sizes[0] == 3
     assert sum(sizes) == len(source.test)
     count = np.int64(source.num_classes)
-    assert len(data.splits.limit(source.train, count, source.num_classes, "limit_train")) == count
+    assert len(datasets.limit(source.train, count, source.num_classes, "limit_train")) == count
 
 
 @pytest.mark.parametrize(("epoch", "start", "match"), [(-1, 0, "epoch=-1"), (0, -1, "start=-1"), (0, 6, "start=6")])

@@ -145,7 +145,7 @@ def archive(tmp_path, monkeypatch):
     with zipfile.ZipFile(file, "w") as packed:
         for path in sorted(folder.rglob("*")):
             packed.write(path, path.relative_to(folder.parent))
-    monkeypatch.setattr("lipref.data.tiny_imagenet.MD5", hashlib.md5(file.read_bytes()).hexdigest())
+    monkeypatch.setattr("lipref.data.datasets.MD5", hashlib.md5(file.read_bytes()).hexdigest())
     return file
 
 

@@ -180,7 +180,7 @@ def test_no_tracked_file_is_over_two_megabytes():
         ("data/runs/x/metrics.csv", True),
         ("lipref/__pycache__/x.pyc", True),
         ("lipref.egg-info/PKG-INFO", True),
-        ("lipref/data/digits.py", False),
+        ("lipref/data/datasets.py", False),
         ("lipref/runs.py", False),
         ("data/paper/radar_scores.csv", False),
         ("data/results/x.csv", False),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lipref import experiment, published, tensor_files
-from lipref.attacks.loading import load_target
+from lipref.attacks.campaign import load_target
 from lipref.certification.bounds import audit, network_bound
 from lipref.commands.soundness import do_soundness
 from lipref.errors import LiprefError

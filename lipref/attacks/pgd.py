@@ -5,19 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lipref.attacks.ball import (
+from lipref.attacks.perturbation import (
+    Attacked,
     Box,
     check_counts,
+    check_images,
     generator,
     into_ball,
     into_box,
+    judge,
     norms,
+    parameters_of,
     radii_of,
     random_in_ball,
     scaled,
+    searched,
+    verdict,
 )
-from lipref.attacks.judging import Attacked, check_images, judge, parameters_of, searched, verdict
-from lipref.attacks.library import AUTOATTACK, LIBRARY, autoattack_perturbations, library_perturbations
+from lipref.attacks.toolbox import AUTOATTACK, LIBRARY, autoattack_perturbations, library_perturbations
 from lipref.certification.certify import margins
 from lipref.errors import LiprefError
 

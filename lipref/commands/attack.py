@@ -9,8 +9,7 @@ import pandas as pd
 import typer
 
 from lipref import display, plans
-from lipref.attacks.campaign import Effort, run_campaign
-from lipref.attacks.loading import load_target
+from lipref.attacks.campaign import Effort, load_target, run_campaign
 from lipref.commands import options as o
 from lipref.commands.running import stopped
 from lipref.errors import LiprefError

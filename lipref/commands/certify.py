@@ -19,7 +19,7 @@ from lipref.certification.pair_bounds import pair_bounds
 from lipref.certification.precision import PRECISIONS, deviation
 from lipref.commands import options as o
 from lipref.data import DATASETS, ImageData, load_dataset, pixels, validation_split
-from lipref.data.catalogue import FOLDER_PREFIX
+from lipref.data.datasets import FOLDER_PREFIX
 from lipref.errors import LiprefError
 from lipref.plans import check_device
 from lipref.runs import RunConfig

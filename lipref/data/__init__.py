@@ -1,8 +1,7 @@
 """Pictures: small enough to live on the device as bytes, batched and augmented there."""
 
 from lipref.data.batches import Batches, pixels
-from lipref.data.catalogue import DATASETS, Shape, load_dataset, shape
+from lipref.data.datasets import DATASETS, Shape, load_dataset, shape, validation_split
 from lipref.data.images import ImageData, Split
-from lipref.data.splits import validation_split
 
 __all__ = ["DATASETS", "Batches", "ImageData", "Shape", "Split", "load_dataset", "pixels", "shape", "validation_split"]

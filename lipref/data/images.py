@@ -12,6 +12,8 @@ from lipref.errors import LiprefError
 
 AUGMENTATIONS = ("none", "crop-flip", "randaugment")
 
+CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -53,7 +55,7 @@ class ImageData:
     pictures (Prach et al., CVPR 2024, arXiv 2311.16833).
 
     levels: the largest byte value, 255, or 16 for the digits. mean: per channel, in [0, 1] units. augmentation: what
-    training batches undergo, "none", "crop-flip" or "randaugment" (see ``lipref.data.augment``). source, licence:
+    training batches undergo, "none", "crop-flip" or "randaugment" (see ``lipref.data.batches``). source, licence:
     text for records.
 
     Raises LiprefError when the parts do not fit together.

@@ -18,9 +18,8 @@ from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lipref.data.fetch import one_line
 from lipref.data.images import Split, fingerprint
-from lipref.errors import LiprefError
+from lipref.errors import LiprefError, one_line
 
 # Goes up when the decoder or the file's layout changes.
 CACHE_VERSION = 2

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lipref.attacks.judging import judge
+from lipref.attacks.perturbation import judge
 from lipref.certification.bounds import audit
 from lipref.certification.bounds.linear import dense_matrix
 from lipref.errors import LiprefError

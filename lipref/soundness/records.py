@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from lipref import tensor_files
-from lipref.attacks.loading import Target, load_target
+from lipref.attacks.campaign import Target, load_target
 from lipref.certification.bounds import Audit, network_bound
 from lipref.certification.certify import radius_name
 from lipref.certification.float_error import evaluation_error
@@ -49,7 +49,7 @@ class Question:
     """What is asked of every run.
 
     ``iterations`` of the power method; ``exact`` norms of small layers too; ``images``, the first so many test images
-    (None: all); ``dataset``, ``data_root`` and ``layer`` as for `lipref.attacks.loading.load_target`.
+    (None: all); ``dataset``, ``data_root`` and ``layer`` as for `lipref.attacks.campaign.load_target`.
     """
 
     iterations: int = PUBLISHED_ITERATIONS

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lipref.attacks import attack
-from lipref.attacks.ball import check_counts
+from lipref.attacks.perturbation import check_counts
 from lipref.certification.bounds import audit
 from lipref.certification.certify import certify
 from lipref.data import ImageData, Split, load_dataset, pixels

@@ -1,4 +1,4 @@
-"""Second opinions: attacks of the Adversarial Robustness Toolbox (Nicolae et al., arXiv 1807.01069)."""
+"""Attacks of other libraries (extra ``attacks``), judged as ours."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lipref.attacks.ball import into_ball
-from lipref.attacks.judging import parameters_of, searched
+from lipref.attacks.perturbation import into_ball, parameters_of, searched
 from lipref.errors import LiprefError
 
 # Minimum-norm: Carlini and Wagner (S&P 2017), slow; Moosavi-Dezfooli, Fawzi, Frossard (CVPR 2016).
