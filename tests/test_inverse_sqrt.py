@@ -118,3 +118,30 @@ def test_equal_eigenvalues_have_both_derivatives():
     v = torch.eye(3, dtype=F64).requires_grad_()
     torch.autograd.gradcheck(lambda v: whitened(v, 10), v)
     torch.autograd.gradgradcheck(lambda v: whitened(v, 10), v)
+
+
+@pytest.mark.parametrize("steps", [10, 20, 30])
+def test_gradient_where_singular_values_differ_by_far(steps):
+    """Rounding must not grow with the steps that small eigenvalues take."""
+    torch.manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(3, 3, dtype=F64))[0] for _ in range(2))
+    v = ((left * torch.tensor([1e2, 1.0, 1e-2], dtype=F64)) @ right).requires_grad_()
+    torch.autograd.gradcheck(lambda v: whitened(v, steps), v, eps=1e-5, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+def test_vmap_and_its_gradient(dtype):
+    v = matrices("far", (4, 3, 5), dtype)
+    weights = torch.randn_like(v)
+    for found, expected in zip(
+        value_and_gradient(torch.func.vmap(lambda v: whitened(v, 10)), v, weights),
+        value_and_gradient(lambda v: by_products(v, 10), v, weights), strict=True,
+    ):  # fmt: skip
+        assert torch.allclose(found, expected, atol=1e-10)
+
+
+def test_jacobians_of_both_orders():
+    v = torch.eye(2, 3, dtype=F64)  # equal eigenvalues
+    first, second = (torch.func.jacrev(lambda v, form=form: form(v, 10)) for form in (whitened, by_products))
+    assert torch.allclose(first(v), second(v), atol=1e-10)
+    assert torch.allclose(torch.func.jacrev(first)(v), torch.func.jacrev(second)(v), atol=1e-8)

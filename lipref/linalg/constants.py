@@ -1,4 +1,4 @@
-"""Constant tensors, made once for each device and kept there: no call waits for a copy from the host."""
+"""Constant tensors, made once for each device and cached there: no call waits for a copy from the host."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import torch
 
 P = ParamSpec("P")
 T = TypeVar("T")
-PROBES = 4
 
 
-def kept(make: Callable[P, T]) -> Callable[P, T]:
+def cached(make: Callable[P, T]) -> Callable[P, T]:
     """``make`` of hashable arguments, a device's name among them, called once for each; nobody may change the result.
 
-    Kept for good: a CUDA graph may read it long after. Under a mode in which tensors have shapes alone, as when
+    Cached for good: a CUDA graph may read it long after. Under a mode in which tensors have shapes alone, as when
     operations are counted, it is made anew at each call.
     """
 
@@ -32,9 +31,3 @@ def kept(make: Callable[P, T]) -> Callable[P, T]:
 
     found.cache_clear, found.cache_info = once.cache_clear, once.cache_info
     return found
-
-
-@kept
-def probes(side: int, dtype: torch.dtype, device: str) -> torch.Tensor:
-    """Random vectors by which norms of matrices of this side are estimated, ``(side, PROBES)``, always the same."""
-    return torch.randn(side, PROBES, generator=torch.Generator().manual_seed(side)).to(device, dtype)

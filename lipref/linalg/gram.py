@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipref.linalg.constants import kept
+from lipref.linalg.constants import cached
 
 WIDE = 64  # channels from which the backward pass in fewer products pays
 # Half of the shifts of a 3x3 kernel; of -shift it is the transpose.
@@ -96,7 +96,7 @@ def _pairs() -> tuple[list[int], list[int], list[int]]:
     return first, second, places
 
 
-@kept
+@cached
 def _evaluation(dtype: torch.dtype, device: str) -> Tensor:
     """``(26, 9)``: from the taps of a 3x3 kernel its values at the 13 points, then at their partners."""
     finite = [[1, z, z * z] for z in (1.0, A, 1 / A)]
@@ -105,7 +105,7 @@ def _evaluation(dtype: torch.dtype, device: str) -> Tensor:
     return torch.from_numpy(np.kron(one, one)[first + second]).to(device, dtype)
 
 
-@kept
+@cached
 def _interpolation(dtype: torch.dtype, device: str) -> Tensor:
     """``(2, 13, 13)``: from the 13 products half of the coefficients: the straight part, and the transposed."""
     finite = [[z**d for d in range(-2, 3)] for z in (1.0, A, 1 / A)]

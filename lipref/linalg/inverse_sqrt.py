@@ -98,14 +98,14 @@ def _iterates(x: Tensor, steps: int) -> list[Tensor]:
 def _divided_differences(x: Tensor, iterates: list[Tensor]) -> Tensor:
     """Of the last iterate as a function of ``x`` ``(..., m)``, ascending, for all pairs: ``(..., m, m)``.
 
-    By the product rule: from those D of z to those of ``(3 z - x z^3) / 2``. With x the smaller of a pair neither the
-    factor of D nor what is added to it changes sign, so that nothing cancels.
+    By the product rule: from those D of z to those of ``(3 z - x z^3) / 2``. With x the smaller of a pair and z^3 that
+    of the larger, whose iterate is the smaller, the factor of D and what is added keep their signs: nothing cancels.
+    So pairs below the diagonal, where rows have the larger number, are taken from above it.
     """
-    small = torch.minimum(x[..., :, None], x[..., None, :])
-    found = torch.zeros_like(small)
+    found = torch.zeros_like(x[..., :, None] + x[..., None, :])
     for z in iterates[:-1]:
-        one, other = z[..., :, None], z[..., None, :]
-        factor = 1.5 - 0.5 * small * (one * one + one * other + other * other)
-        # The larger number has the smaller iterate.
-        found = factor * found - 0.5 * torch.minimum(one, other) ** 3
-    return found
+        row, other = (-0.5 * x)[..., :, None], z[..., None, :]
+        linear = torch.addcmul(row * z[..., :, None], row, other)
+        factor = torch.addcmul(1.5 + row * z[..., :, None] ** 2, linear, other)
+        found = torch.addcmul(-0.5 * other**3, factor, found)
+    return found.triu() + found.triu(1).mT

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lipref.linalg.constants import kept
+from lipref.linalg.constants import cached
 
 
 def taps(k: int, device: torch.device | str = "cpu") -> Tensor:
@@ -115,7 +115,7 @@ class _Constants(NamedTuple):
     waves: Tensor
 
 
-@kept
+@cached
 def _constants(height: int, width: int, k: int, device: str, dtype: torch.dtype) -> _Constants:
     places, centred = half_spectrum(height, width), taps(k)
     complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
