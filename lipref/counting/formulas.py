@@ -32,8 +32,8 @@ LIGHT = frozenset(
         "index_copy_", "index_put_", "index_select",
         "lift_fresh", "linalg_vector_norm", "max", "mean", "min", "new_empty", "new_zeros", "nonzero", "ones",
         "ones_like", "permute", "polar", "randn", "resolve_conj", "scalar_tensor", "select", "slice", "split",
-        "split_with_sizes", "squeeze", "squeeze_", "stack", "sum", "t", "transpose", "triu", "unbind", "unsqueeze", "view",
-        "view_as_complex", "view_as_real", "zeros", "zeros_like",
+        "split_with_sizes", "squeeze", "squeeze_", "stack", "sum", "t", "transpose", "triu", "unbind", "unsqueeze",
+        "view", "view_as_complex", "view_as_real", "zeros", "zeros_like",
     }
 )  # fmt: skip
 Formula = Callable[..., float]
