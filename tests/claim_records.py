@@ -3,10 +3,10 @@
 import copy
 import json
 
-from lipref import published
 from lipref.certification.certify import Proportion
-from lipref.claims.evidence import DATASETS
-from lipref.claims.networks import of_kernel, theirs
+from lipref.paper import published
+from lipref.paper.claims.evidence import DATASETS
+from lipref.paper.claims.networks import of_kernel, theirs
 from lipref.paths import RESULTS
 
 COMMITTED = RESULTS / "digits-xs"
@@ -37,7 +37,7 @@ def run(dataset, layer, size, accuracy, cra, *, budget="24h", seed=0, parameters
 
 
 def count(layer, size, side, dataset):
-    from lipref.claims.structure import built
+    from lipref.paper.claims.structure import built
 
     return built(layer, size, side, 3, {"CIFAR-10": 10, "CIFAR-100": 100, "TinyImageNet": 200}[dataset])[0]
 

@@ -2,12 +2,11 @@
 
 import torch
 
-from lipref import cost
-from lipref.benchmarks import foreign, records, slices, timing, worker
-from lipref.benchmarks.plan import BenchPlan, Network
+from lipref.bench import cost, foreign, records, slices, timing, worker
+from lipref.bench.requests import BenchPlan, Network
+from lipref.bench.rounds import PEAKS, SECONDS
 from lipref.errors import LiprefError
-from lipref.provenance import write_json
-from lipref.rounds import PEAKS, SECONDS
+from lipref.runs.provenance import write_json
 
 CPU = torch.device("cpu")
 AUTHORS = foreign.CODES["authors"]

@@ -3,8 +3,8 @@
 import copy
 import json
 
-from lipref import published
 from lipref.data import shape
+from lipref.paper import published
 from lipref.paths import RESULTS
 
 BASE = json.loads((RESULTS / "digits-xs" / "records.json").read_text())[0]

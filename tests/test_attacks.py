@@ -9,14 +9,16 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from lipref import cli, experiment, tensor_files
+from lipref import tensor_files
 from lipref.attacks import attack, edge_search, minimum_norm
 from lipref.attacks.campaign import Effort, Target, load_target, run_campaign
 from lipref.certification.bounds import network_bound
 from lipref.certification.certify import certify
+from lipref.cli import main
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.nets import convnet
+from lipref.runs import experiment
 from tests.tiny_runs import CPU, TINY, tiny
 
 QUICK = {"steps": 20, "restarts": 2}
@@ -223,10 +225,10 @@ def test_a_killed_campaign_goes_on(tmp_path):
 
 def test_the_command_attacks_a_run(tmp_path):
     train = ["train", *TINY, "--layer", "cpl", "--epochs", "1", "--learning-rate", "0.05", "--out", str(tmp_path)]
-    assert CliRunner().invoke(cli.app, train).exit_code == 0
+    assert CliRunner().invoke(main.app, train).exit_code == 0
     (run,) = (path.parent for path in tmp_path.glob("*/record.json"))
     few = ["attack", str(run), "--images", "20", "--restarts", "1", "--steps", "20"]
-    result = CliRunner().invoke(cli.app, few, catch_exceptions=False)
+    result = CliRunner().invoke(main.app, few, catch_exceptions=False)
     assert result.exit_code == 0
     record = json.loads((run / "attack" / "attack.json").read_text())
     assert record["successes"] == 0
@@ -243,9 +245,9 @@ def test_the_command_attacks_a_run(tmp_path):
         (["--dataset", "nowhere"], "nowhere"),
     ):
         with pytest.raises(LiprefError, match=named):
-            CliRunner().invoke(cli.app, [*few, *wrong], catch_exceptions=False)
+            CliRunner().invoke(main.app, [*few, *wrong], catch_exceptions=False)
     with pytest.raises(LiprefError, match=r"record\.json"):
-        CliRunner().invoke(cli.app, ["attack", str(tmp_path)], catch_exceptions=False)
+        CliRunner().invoke(main.app, ["attack", str(tmp_path)], catch_exceptions=False)
 
 
 def test_weights_of_another_run_are_refused(tmp_path):

@@ -5,10 +5,10 @@ import json
 import pytest
 from fake_bench import AUTHORS, Bench, plan
 
-from lipref import measurements, profiles
-from lipref.benchmarks import foreign, records, slices, tables
-from lipref.benchmarks.plan import Against, shape_of
+from lipref.bench import foreign, measurements, records, slices, tables
+from lipref.bench.requests import Against, shape_of
 from lipref.errors import LiprefError
+from lipref.runs import profiles
 
 
 def test_each_round_has_ours_then_theirs_and_nothing_is_measured_twice(tmp_path):

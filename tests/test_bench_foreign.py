@@ -11,9 +11,9 @@ import torch
 from fake_bench import AUTHORS, CPU, checkout, plan
 from typer.testing import CliRunner
 
-from lipref.benchmarks import foreign, origin, tables, timing, worker
-from lipref.benchmarks.plan import Against
-from lipref.cli import app
+from lipref.bench import foreign, tables, timing, worker
+from lipref.bench.requests import Against
+from lipref.cli.main import app
 from lipref.errors import LiprefError
 from lipref.nets import convnet
 
@@ -122,11 +122,11 @@ def test_the_commit_of_a_checkout_is_known(tmp_path, monkeypatch, no_models):
     (place / "notes.txt").write_text("is no part of the package")
     monkeypatch.syspath_prepend(place)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    found = origin.origin(AUTHORS)
+    found = foreign.origin(AUTHORS)
     assert (found["commit"], found["dirty"]) == (head, False)
     assert f"commit {head[:10]}." in tables.notes(plan(tmp_path, against=(Against(AUTHORS, origin=found),)))[0]
     (place / "models" / "more.py").write_text("")
-    found = origin.origin(AUTHORS)
+    found = foreign.origin(AUTHORS)
     assert (found["commit"], found["dirty"]) == (head, True)
     assert ", edited." in tables.notes(plan(tmp_path, against=(Against(AUTHORS, origin=found),)))[0]
 

@@ -6,11 +6,11 @@ import math
 import pytest
 from fake_bench import AUTHORS, CPU, Bench, plan
 
-from lipref import tables as drawing
-from lipref.benchmarks import foreign, records, results, slices, tables
-from lipref.benchmarks.plan import Against, Network
-from lipref.rounds import PEAKS
-from lipref.study import Study
+from lipref.bench import foreign, records, results, slices, tables
+from lipref.bench.requests import Against, Network
+from lipref.bench.rounds import PEAKS
+from lipref.paper import tables as drawing
+from lipref.runs.study import Study
 
 
 def test_ratios_are_within_rounds(tmp_path):

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from lipref import cost, measurements, runs
+from lipref.bench import cost, measurements
 from lipref.data import Shape
 from lipref.paths import RESULTS
+from lipref.runs import records
+from lipref.runs.records import make_folder
 
 RUN, COST = (
     json.loads((RESULTS / "digits-xs" / name).read_text())[0] | {"notes": {}} for name in ("records.json", "costs.json")
@@ -33,7 +35,7 @@ def measured(day, *, layer="aol", size="XS", **config):
 
 def keep(folder, records):
     for number, record in enumerate(records):
-        path = runs.make_folder(folder / f"{number}") / "record.json"
+        path = make_folder(folder / f"{number}") / "record.json"
         path.write_text(json.dumps(record))
 
 
@@ -62,25 +64,25 @@ ASKED = run(20, layer="soc")
 )  # fmt: skip
 def test_one_configuration_per_size_and_layer(tmp_path, found, kept):
     keep(tmp_path, found)
-    assert set(days(runs.beside([ASKED], tmp_path))) == kept | {20}
+    assert set(days(records.beside([ASKED], tmp_path))) == kept | {20}
 
 
 def test_ones_own_layer_is_the_current_file(tmp_path):
     keep(tmp_path, [run(1, layer="My", layer_sha256="a", size="S"), run(2, layer="My", layer_sha256="b", size="M")])
     asked = run(20, layer="My", layer_sha256="a")
-    assert days(runs.beside([asked], tmp_path)) == [1, 20]
+    assert days(records.beside([asked], tmp_path)) == [1, 20]
 
 
 def test_runs_of_one_budget_stay_together_though_epochs_differ(tmp_path):
     keep(tmp_path, [run(1, budget="2h", epochs=70), run(2, layer="cpl", budget="10h", epochs=70), run(3, layer="lot")])
     asked = run(20, layer="soc", budget="2h", epochs=40)
-    assert days(runs.beside([asked], tmp_path)) == [1, 20]
+    assert days(records.beside([asked], tmp_path)) == [1, 20]
 
 
 def test_records_without_the_new_fields_can_still_be_compared(tmp_path):
     old = [RUN | {"config": RUN["config"] | {"layer": name}, "digest": name} for name in ("aol", "soc")]
     keep(tmp_path, old)
-    assert [record["config"]["layer"] for record in runs.beside(old[:1], tmp_path)] == ["aol", "soc"]
+    assert [record["config"]["layer"] for record in records.beside(old[:1], tmp_path)] == ["aol", "soc"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_a_layer_has_one_measurement_per_size(tmp_path, found, kept):
     keep(tmp_path / measurements.FOLDER, found)
     beside = measurements.beside([measured(20, layer="soc")], tmp_path)
     assert set(days(beside)) == kept | {20}
-    assert len({runs.place(record) for record in beside}) == len(beside)
+    assert len({records.place(record) for record in beside}) == len(beside)
 
 
 def test_the_measurements_of_an_edited_layer_are_left_out(tmp_path):

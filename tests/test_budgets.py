@@ -9,12 +9,13 @@ from fake_tables import runs_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipref import comparison, published, readable
-from lipref.comparison import AGREES, DIFFERS, NOT_COMPARABLE, NOT_RUN
 from lipref.errors import LiprefError
-from lipref.items import budget_readable, budget_records, budget_tables
-from lipref.notebooks import draw, read_map
+from lipref.paper import budgets, budgets_text, comparison, published, readable
+from lipref.paper.comparison import AGREES, DIFFERS, NOT_COMPARABLE, NOT_RUN
 from lipref.paths import RESULTS
+from lipref.report.drawing import draw
+from lipref.report.items import read_map
+from lipref.runs import budget_records
 
 ITEMS = {item.name: item for item in read_map()}
 NAMES = ("table4_literature", "table9_cifar10", "table10_cifar100", "table11_tiny_imagenet", "table12_1x1",
@@ -29,7 +30,7 @@ def load(tmp_path, *records, dataset="cifar10"):
 
 
 def judged(table, layer="aol", size="XS", setting="CIFAR-10, 2 h", measure="accuracy"):
-    found = budget_tables.differences(table)
+    found = budgets.differences(table)
     (line,) = found[
         (found.layer == layer) & (found["size"] == size) & (found.setting == setting) & (found.measure == measure)
     ].itertuples()
@@ -47,11 +48,11 @@ def test_a_run_of_a_budget_appears_and_agrees(tmp_path):
     runs, said = load(tmp_path, fake_records.record(accuracy=AOL.accuracy + 1, cra_36=AOL.cra_36 - 1))
     assert "left out" not in said
     assert runs[["layer", "size", "budget", "status"]].to_numpy().tolist() == [["aol", "XS", "2h", "done"]]
-    table = budget_tables.by_budget(runs, "CIFAR-10")
+    table = budgets.by_budget(runs, "CIFAR-10")
     line, other = judged(table), judged(table, measure="CRA(36/255)")
     assert (line.verdict, other.verdict) == (AGREES, AGREES)
     assert (line.difference, other.difference) == (pytest.approx(1), pytest.approx(-1))
-    assert comparison.summary(budget_tables.differences(table)) == "Of 162 published values: 2 agree, 160 not run."
+    assert comparison.summary(budgets.differences(table)) == "Of 162 published values: 2 agree, 160 not run."
     ours = table[table.source == "ours"]
     assert dict(zip(ours.measure, ours.value, strict=True)) == {
         "accuracy": pytest.approx(AOL.accuracy + 1), "CRA(36/255)": pytest.approx(AOL.cra_36 - 1),
@@ -66,7 +67,7 @@ def test_five_points_flip_the_verdict(tmp_path, measure):
     name = "accuracy" if measure == "accuracy" else "cra_36"
     for points, verdict in ((0, AGREES), (5, DIFFERS), (-5, DIFFERS)):
         runs, _ = load(tmp_path, fake_records.record(**values | {name: values[name] + points}, width=0.9))
-        table = budget_tables.by_budget(runs, "CIFAR-10")
+        table = budgets.by_budget(runs, "CIFAR-10")
         other = "CRA(36/255)" if measure == "accuracy" else "accuracy"
         assert (judged(table, measure=measure).verdict, judged(table, measure=other).verdict) == (verdict, AGREES)
 
@@ -75,10 +76,10 @@ def test_five_points_flip_the_verdict(tmp_path, measure):
 @given(st.floats(-8, 8), st.floats(0, 3))
 def test_the_interval_has_to_come_within_the_tolerance(points, width):
     made = fake_records.record(accuracy=AOL.accuracy + points, cra_36=AOL.cra_36, width=width)
-    runs = pd.DataFrame([budget_records.runs.row(made) | {"budget": budget_records.budget_of(made, "cifar10")}])
-    limit = budget_tables.TOLERANCE.absolute + width
+    runs = pd.DataFrame([budget_records.row(made) | {"budget": budget_records.budget_of(made, "cifar10")}])
+    limit = budgets.TOLERANCE.absolute + width
     if abs(abs(points) - limit) > 1e-6:
-        line = judged(budget_tables.by_budget(runs, "CIFAR-10"))
+        line = judged(budgets.by_budget(runs, "CIFAR-10"))
         assert line.verdict == (AGREES if abs(points) < limit else DIFFERS)
 
 
@@ -90,12 +91,12 @@ def test_the_interval_has_to_come_within_the_tolerance(points, width):
 )  # fmt: skip
 def test_every_data_set_and_budget_has_its_place(tmp_path, dataset, name, kernel_size, size, budget):
     made = fake_records.record(dataset, layer="soc", size=size, budget=budget)
-    table = budget_tables.by_budget(load(tmp_path, made, dataset=dataset)[0], name, kernel_size)
+    table = budgets.by_budget(load(tmp_path, made, dataset=dataset)[0], name, kernel_size)
     (setting,) = set(table[table.source == "ours"].setting)
-    assert setting == budget_tables.setting(name, budget)
+    assert setting == budgets.setting(name, budget)
     assert judged(table, "soc", size, setting).verdict in (AGREES, DIFFERS)
     if kernel_size == 1:  # and not in the other table of that data set
-        assert "ours" not in set(budget_tables.by_budget(load(tmp_path, made)[0], "CIFAR-10").source)
+        assert "ours" not in set(budgets.by_budget(load(tmp_path, made)[0], "CIFAR-10").source)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_every_schedule_fits(tmp_path, schedule):
 
 
 def test_lot_l_has_no_budget_and_no_run():
-    assert budget_tables.epochs_of("cifar10", "L", "lot") == {}
+    assert budgets.epochs_of("cifar10", "L", "lot") == {}
     made = fake_records.record(layer="lot", size="M")
     made["config"]["size"] = "L"
     assert budget_records.misfit(made, "cifar10").endswith("none of the paper's budgets for lot L")
@@ -144,20 +145,20 @@ def test_a_network_stands_with_one_recipe(tmp_path):
     runs, said = load(tmp_path, old, *new, other)
     assert sorted(round(100 * value) for value in runs.accuracy) == [50, 60, 61]
     assert "1 older runs with other settings" in said
-    table = budget_tables.by_budget(runs, "CIFAR-10")
+    table = budgets.by_budget(runs, "CIFAR-10")
     line = table[(table.source == "ours") & (table.measure == "accuracy") & (table.setting == "CIFAR-10, 2 h")].iloc[0]
     assert (line.value, line.n, line.of) == (pytest.approx(60.5), 2, 2)
 
 
 def test_a_run_that_diverged_has_no_value_and_is_not_called_missing(tmp_path):
     runs, _ = load(tmp_path, fake_records.record(diverged=True))
-    table = budget_tables.by_budget(runs, "CIFAR-10")
+    table = budgets.by_budget(runs, "CIFAR-10")
     lost = table[(table.source == "ours") & (table.measure == "accuracy")].iloc[0]
     assert (pd.isna(lost.value), lost.note, lost.n, lost.of) == (True, "diverged", 0, 1)
     assert judged(table).verdict == NOT_RUN
-    people = budget_readable.by_budget(table).set_index(["layer", "size"])
+    people = budgets_text.by_budget(table).set_index(["layer", "size"])
     assert people.loc[("AOL", "XS"), "accuracy (%) 2 h: ours"] == "diverged"
-    first = budget_tables.not_run(table).splitlines()[0]
+    first = budgets.not_run(table).splitlines()[0]
     assert "3 networks on cifar10 with the paper's 2h" in first
     assert "--sizes S,M,L --layers aol " in first
 
@@ -193,15 +194,15 @@ def test_another_data_set_is_no_error_but_a_missing_folder_is(tmp_path):
 )
 def test_failed_runs_have_no_value_and_what_is_printed_stands_beside(name, kernel_size):
     printed = published.by_budget(name, kernel_size)
-    table = budget_tables.by_budget(pd.DataFrame(columns=["size", "budget"]), name, kernel_size)
+    table = budgets.by_budget(pd.DataFrame(columns=["size", "budget"]), name, kernel_size)
     failed = printed[printed.note != ""]
     lost = table[(table.note == "diverged") & (table.measure == "accuracy")]
     assert lost.value.isna().all()
     assert sorted(zip(lost.layer, lost["size"], lost.setting, strict=True)) == sorted(
-        (row.layer, row.size, budget_tables.setting(name, row.budget)) for row in failed.itertuples()
+        (row.layer, row.size, budgets.setting(name, row.budget)) for row in failed.itertuples()
     )
     assert (table[table.measure == "accuracy (printed)"].value <= 10).all()
-    people = budget_readable.by_budget(table)
+    people = budgets_text.by_budget(table)
     assert people.map(lambda cell: isinstance(cell, str)).all().all()
     assert people.to_string().count("diverged (printed") == 2 * len(failed)
     assert len(people) == printed.groupby(["layer", "size"]).ngroups + 1  # LOT at one size more, without a value
@@ -211,19 +212,19 @@ def test_failed_runs_have_no_value_and_what_is_printed_stands_beside(name, kerne
 def test_what_the_paper_has_no_result_for_is_named():
     assert published.without_result("CIFAR-10").to_numpy().tolist() == [["lot", "L", "out of memory"]]
     assert published.without_result("CIFAR-10", 1).to_numpy().tolist() == [["lot", "M_1x1", "no result"]]
-    table = budget_tables.by_budget(pd.DataFrame(columns=["size", "budget"]), "TinyImageNet")
-    people = budget_readable.by_budget(table).set_index(["layer", "size"])
+    table = budgets.by_budget(pd.DataFrame(columns=["size", "budget"]), "TinyImageNet")
+    people = budgets_text.by_budget(table).set_index(["layer", "size"])
     assert set(people.loc[("LOT", "L")]) == {"out of memory", ""}
 
 
 @pytest.mark.parametrize(("name", "kernel_size"), [("CIFAR-10", 3), ("CIFAR-10", 1), ("TinyImageNet", 3)])
 def test_the_commands_fill_exactly_what_is_missing(tmp_path, name, kernel_size):
-    ours = budget_tables.DATASETS[name]
+    ours = budgets.DATASETS[name]
     done = fake_records.record(ours, layer="cpl", size="S" if kernel_size == 3 else "S_1x1", budget="10h")
-    table = budget_tables.by_budget(load(tmp_path, done, dataset=ours)[0], name, kernel_size)
+    table = budgets.by_budget(load(tmp_path, done, dataset=ours)[0], name, kernel_size)
     pattern = r"--dataset (\S+) --sizes (\S+) --layers (\S+) --budget (\S+) .* in ([\d,]+) GPU hours"
     found, hours = [], 0
-    for line in budget_tables.not_run(table).splitlines():
+    for line in budgets.not_run(table).splitlines():
         dataset, sizes, layers, budget, cost = re.search(pattern, line).groups()
         assert dataset == ours
         found += [(layer, size, budget) for layer in layers.split(",") for size in sizes.split(",")]
@@ -239,9 +240,7 @@ def test_the_commands_fill_exactly_what_is_missing(tmp_path, name, kernel_size):
 
 
 def test_nothing_missing_is_nothing_said():
-    assert (
-        budget_tables.not_run(budget_tables.by_budget(pd.DataFrame(columns=["size", "budget"]), "CIFAR-10")[:0]) == ""
-    )
+    assert budgets.not_run(budgets.by_budget(pd.DataFrame(columns=["size", "budget"]), "CIFAR-10")[:0]) == ""
 
 
 def test_table_4_compares_the_authors_run_of_the_same_network(tmp_path):
@@ -249,24 +248,24 @@ def test_table_4_compares_the_authors_run_of_the_same_network(tmp_path):
     made = fake_records.record(layer="soc", size=best["size"], budget="24h", accuracy=best.accuracy, cra_36=best.cra_36)
     small = fake_records.record(layer="soc", size="XS", budget="24h")
     short = fake_records.record(layer="soc", size=best["size"], budget="2h")
-    table = budget_tables.literature(load(tmp_path, made, small, short)[0])
-    found = compared(budget_tables.differences(table)).set_index("measure")
+    table = budgets.literature(load(tmp_path, made, small, short)[0])
+    found = compared(budgets.differences(table)).set_index("measure")
     assert set(found["size"]) == {best["size"]}
     assert found.loc["accuracy", "verdict"] == found.loc["CRA(36/255)", "verdict"] == AGREES
     assert found.loc["CRA(255/255)", "verdict"] == DIFFERS  # made up
-    people = budget_readable.literature(table)
+    people = budgets_text.literature(table)
     assert people[people["values"].str.startswith("ours")].network.tolist() == ["SOC XS", f"SOC {best['size']}"]
     assert "SOC LipNet-15 + CRC" in set(people.network)
 
 
 @pytest.mark.parametrize("text", ["CIFAR-10", "Tiny ImageNet", "TinyImageNet", "cifar100", "tiny-imagenet-200"])
 def test_a_data_set_of_the_paper_has_several_spellings(text):
-    assert budget_tables.dataset(text) in budget_tables.DATASETS
+    assert budgets.dataset(text) in budgets.DATASETS
 
 
 def test_an_unknown_data_set_lists_the_known():
     with pytest.raises(LiprefError, match="CIFAR-10, CIFAR-100, Tiny ImageNet"):
-        budget_tables.dataset("digits")
+        budgets.dataset("digits")
 
 
 # --- Table 2
@@ -280,14 +279,14 @@ def whole(dataset="cifar10", budget="24h", **changed):
 
 
 def test_table_2_compares_where_it_can():
-    table = budget_tables.all_sets(whole())
+    table = budgets.all_sets(whole())
     assert set(table[table.source == "ours"].setting) == {"CIFAR-10, 24 h"}
-    found = budget_tables.differences(table)
+    found = budgets.differences(table)
     assert len(compared(found)) == 4
     assert set(compared(found).verdict) <= {AGREES, DIFFERS}
-    short = budget_tables.all_sets(whole(budget="2h"), "2h")
+    short = budgets.all_sets(whole(budget="2h"), "2h")
     assert set(short[short.source == "ours"].setting) == {"CIFAR-10, 2 h"}
-    people = budget_readable.all_sets(table)
+    people = budgets_text.all_sets(table)
     assert people[people["values"] == "ours"]["data set"].unique().tolist() == ["CIFAR-10, 24 h"]
 
 
@@ -303,23 +302,23 @@ def test_table_2_compares_where_it_can():
     ],
 )
 def test_table_2_says_why_it_cannot_compare(runs, reason):
-    said = budget_tables.why_not(runs, "24h")
+    said = budgets.why_not(runs, "24h")
     assert reason in said
-    table = budget_tables.all_sets(runs)
+    table = budgets.all_sets(runs)
     assert not table[table.source == "ours"].setting.isin(table[table.source == "paper"].setting).any()
-    found = budget_tables.differences(table, said)
+    found = budgets.differences(table, said)
     assert set(found.verdict) == {NOT_COMPARABLE, NOT_RUN}
-    assert reason in budget_readable.differences(found, said).to_string()
+    assert reason in budgets_text.differences(found, said).to_string()
 
 
 def test_no_runs_no_reason():
-    assert budget_tables.why_not(pd.DataFrame(), "24h") == ""
+    assert budgets.why_not(pd.DataFrame(), "24h") == ""
 
 
 def test_networks_with_1x1_kernels_have_the_papers_beside_them():
     runs = runs_table(layers=("aol",), sizes=("S_1x1",))
-    assert {"S", "S_1x1"} <= set(budget_tables.all_sets(runs).query("source == 'paper'")["size"])
-    assert "S_1x1" not in set(budget_tables.all_sets(runs_table()).query("source == 'paper'")["size"])
+    assert {"S", "S_1x1"} <= set(budgets.all_sets(runs).query("source == 'paper'")["size"])
+    assert "S_1x1" not in set(budgets.all_sets(runs_table()).query("source == 'paper'")["size"])
 
 
 # --- the notebooks
@@ -363,8 +362,8 @@ def test_figure_7_of_another_data_set(name, tmp_path):
 
 
 def test_an_empty_table_is_refused():
-    empty = budget_tables.by_budget(pd.DataFrame(columns=["size", "budget"]), "CIFAR-10")[:0]
-    for form in (budget_readable.by_budget, budget_readable.all_sets, budget_readable.literature):
+    empty = budgets.by_budget(pd.DataFrame(columns=["size", "budget"]), "CIFAR-10")[:0]
+    for form in (budgets_text.by_budget, budgets_text.all_sets, budgets_text.literature):
         with pytest.raises(LiprefError, match="no records"):
             form(empty)
         assert readable.or_missing(empty, form, "none").iloc[0, 0] == "none"

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipref import ceilings
+from lipref.bench import ceilings
 from lipref.errors import LiprefError
 
 TINY = ceilings.Sizes(matrix=8, numbers=64, batch=1, channels=2, side=4)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipref import claims
-from lipref.claims import scores
-from lipref.claims.estimate import Estimate, at_least, at_most, near
-from lipref.comparison import AGREES, DIFFERS, NOT_COMPARABLE, NOT_RUN
 from lipref.errors import LiprefError
+from lipref.paper import claims
+from lipref.paper.claims import scores
+from lipref.paper.claims.estimate import Estimate, at_least, at_most, near
+from lipref.paper.comparison import AGREES, DIFFERS, NOT_COMPARABLE, NOT_RUN
 from lipref.paths import PAPER, ROOT
 
 CIFAR10 = "best-cifar10,accuracy-cifar10,cra-cifar10"

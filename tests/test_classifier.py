@@ -17,16 +17,18 @@ from tiny_runs import CPU, EXAMPLE, tiny
 from typer.testing import CliRunner
 
 import lipref
-from lipref import cli, experiment, tensor_files
+from lipref import tensor_files
 from lipref.certification import certificate as certificates
 from lipref.certification.bounds import network_bound
 from lipref.certification.certify import RADII
 from lipref.certification.float_error import evaluation_error
+from lipref.cli import main
 from lipref.data import Split, pixels
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.nets import convnet
 from lipref.paths import ROOT
+from lipref.runs import experiment
 
 
 @pytest.fixture(scope="module")
@@ -512,7 +514,7 @@ def test_numpys_whole_numbers_will_do(classifier, runs):
 
 
 def invoked(*arguments):
-    done = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, list(map(str, arguments)))
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(main.app, list(map(str, arguments)))
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0

@@ -14,11 +14,11 @@ from tiny_runs import CPU, TINY, tiny
 from tiny_runs import cli as called
 from typer.testing import CliRunner
 
-from lipref import cli, display, experiment, sweeps
-from lipref.commands import running
+from lipref.cli import display, main, running
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.paths import ROOT
+from lipref.runs import experiment, sweeps
 from lipref.training import Progress
 
 
@@ -26,7 +26,7 @@ def refused(monkeypatch, capsys, *arguments):
     """Run the command in this process; returns the one line of its error."""
     monkeypatch.setattr(sys, "argv", ["lipref", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main.main()
     output = capsys.readouterr()
     assert caught.value.code == 2, output.err
     assert "Traceback" not in output.err
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_named_and_kept(monkeypatch, capsys, tmp_path):
                  "--learning-rate", "0.1", "--out", tmp_path]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["lipref", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main.main()
     assert caught.value.code == 0
     (folder,) = (path.parent for path in tmp_path.glob("*/record.json"))
     (folder / "record.json").unlink()
@@ -167,17 +167,17 @@ def test_a_damaged_checkpoint_is_named_and_kept(monkeypatch, capsys, tmp_path):
 
 def test_help_and_layers():
     runner = CliRunner()
-    assert runner.invoke(cli.app, ["--help"]).exit_code == 0
+    assert runner.invoke(main.app, ["--help"]).exit_code == 0
     for command in ("train", "measure", "reproduce", "figures", "batch", "layers", "excluded"):
-        assert runner.invoke(cli.app, [command, "--help"]).exit_code == 0
-    listed = runner.invoke(cli.app, ["layers"])
+        assert runner.invoke(main.app, [command, "--help"]).exit_code == 0
+    listed = runner.invoke(main.app, ["layers"])
     known, apart = listed.stdout.split("excluded by the paper, and not part of 'all':\n")
     assert [line.split()[0] for line in known.splitlines()] == list(LAYERS)
     assert [line.split()[0] for line in apart.splitlines()] == ["eco", "sandwich", "bnb"]
 
 
 def test_no_layer_import_needs_torchvision():
-    code = "import sys, lipref.cli; sys.exit('torchvision' in sys.modules)"
+    code = "import sys, lipref.cli.main; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=False).returncode == 0
 
 
@@ -218,7 +218,7 @@ def test_an_error_is_one_line_whatever_names_are_in_it(monkeypatch, capsys):
 
 @pytest.mark.parametrize("option", ["--[bold]x", "q[/q]"])
 def test_typers_own_errors_show_names_as_they_are(option):
-    done = CliRunner().invoke(cli.app, ["count", option])
+    done = CliRunner().invoke(main.app, ["count", option])
     assert done.exit_code == 2
     assert option in done.output
 
@@ -234,13 +234,13 @@ def test_signs_that_the_terminal_lacks(tmp_path):
 def test_home_is_found_after_an_equals_sign(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(cli.app, ["plan", "--csv=~/plan.csv", "--layers=aol"]).exit_code == 0
+    assert CliRunner().invoke(main.app, ["plan", "--csv=~/plan.csv", "--layers=aol"]).exit_code == 0
     assert (tmp_path / "plan.csv").is_file()
     (tmp_path / "mine.py").write_text((ROOT / "examples" / "my_layer.py").read_text())
     mine = ["train", *TINY, "--epochs=1", "--learning-rate=0.05", "--layer=~/mine.py:MyConv", "--out=~/runs"]
-    assert CliRunner().invoke(cli.app, mine).exit_code == 0
+    assert CliRunner().invoke(main.app, mine).exit_code == 0
     (run,) = (tmp_path / "runs").iterdir()
-    done = CliRunner().invoke(cli.app, ["audit", f"~/runs/{run.name}", "--layer=~/mine.py:MyConv"])
+    done = CliRunner().invoke(main.app, ["audit", f"~/runs/{run.name}", "--layer=~/mine.py:MyConv"])
     assert done.exit_code == 0, done.output
     for arguments in (
         ["verify", "--records=~/none"], ["predict", str(run), "~/none/a.png", "--layer=~/mine.py:MyConv"],
@@ -257,7 +257,7 @@ def test_home_is_found_after_an_equals_sign(tmp_path, monkeypatch, capsys):
 def test_a_tilde_within_a_name_is_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     out = tmp_path / "old~" / "~"
-    assert CliRunner().invoke(cli.app, ["count", "--layers=aol", f"--out={out}"]).exit_code == 0
+    assert CliRunner().invoke(main.app, ["count", "--layers=aol", f"--out={out}"]).exit_code == 0
     assert (out / "counts.csv").is_file()
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipref import comparison, plots, readable, tables, unrun
-from lipref.comparison import AGREES, DIFFERS, EXACT, NOT_COMPARABLE, NOT_RUN, Tolerance
 from lipref.errors import LiprefError
+from lipref.paper import comparison, readable, style, table2, tables, unrun
+from lipref.paper.comparison import AGREES, DIFFERS, EXACT, NOT_COMPARABLE, NOT_RUN, Tolerance
 
 NUMBERS = st.floats(-1e6, 1e6)
 
@@ -88,11 +88,11 @@ def test_measurements_that_are_missing_have_the_papers_time_only_where_it_is_pub
 
 
 def test_an_empty_picture_says_what_is_missing():
-    figure = plots.or_blank(plots.accuracy, TABLE[:0], "Not run: soc")
+    figure = style.or_blank(table2.accuracy, TABLE[:0], "Not run: soc")
     assert [text.get_text() for text in figure.axes[0].texts] == ["Not run: soc"]
-    assert len(plots.or_blank(plots.accuracy, TABLE, "Not run: soc").axes) == 1
+    assert len(style.or_blank(table2.accuracy, TABLE, "Not run: soc").axes) == 1
     with pytest.raises(LiprefError, match="needs a text"):
-        plots.blank("")
+        style.blank("")
 
 
 def test_an_empty_table_says_what_is_missing():

@@ -9,10 +9,11 @@ import torch
 from tiny_runs import CPU, EXAMPLE
 from torch import nn
 
-from lipref import cost, experiment, rounds, runs
+from lipref.bench import cost, rounds
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, LayerSpec, resolve
 from lipref.nets import convnet, count_parameters
+from lipref.runs import experiment, records
 
 SHAPE = {"image_size": 4, "channels": 3, "num_classes": 10, "batch_size": 4}
 QUANTITIES = [*cost.SECONDS, *cost.PEAKS]
@@ -131,7 +132,7 @@ def test_repeats_are_spread_over_the_rounds_of_which_none_is_measured_twice(tmp_
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "digest": "0", "round": 0, "result": {}}'])
 def test_a_damaged_round_is_refused(tmp_path, text):
     config, spec = tiny()
-    (runs.make_folder(tmp_path / config.folder) / "round0.json").write_text(text)
+    (records.make_folder(tmp_path / config.folder) / "round0.json").write_text(text)
     with pytest.raises(LiprefError, match="delete that file"):
         cost.execute(config, spec, tmp_path, device="cpu")
 
@@ -190,8 +191,8 @@ def test_the_configuration_decides_the_folder():
 
 def test_only_here_can_be_measured_what_was_configured_here(tmp_path):
     config, spec = tiny()
-    assert experiment.NotDone is runs.NotDone
-    with pytest.raises(runs.NotDone):
+    assert experiment.NotDone is records.NotDone
+    with pytest.raises(records.NotDone):
         cost.execute(config, spec, tmp_path, device="cpu", read_only=True)
     others = ({"threads": config.threads + 1}, {"machine": "another"}, {"layer": "aol"}, {"cores": 99}, {"code": "0"})
     for change in others:
@@ -203,7 +204,7 @@ def test_only_here_can_be_measured_what_was_configured_here(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "kind": "cost", "digest": "0"}'])
 def test_a_damaged_record_is_refused(tmp_path, text):
     config, spec = tiny()
-    path = runs.make_folder(tmp_path / config.folder) / "record.json"
+    path = records.make_folder(tmp_path / config.folder) / "record.json"
     path.write_text(text)
     with pytest.raises(LiprefError, match="delete that file"):
         cost.execute(config, spec, tmp_path, device="cpu")

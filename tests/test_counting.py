@@ -11,11 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from lipref import counting
-from lipref.cli import app
-from lipref.counting import BASE, INPUT, PARAMETER, WHOLE, count_layer, formulas, records
-from lipref.counting.formulas import LIGHT, is_light
-from lipref.counting.grid import ways_of
+from lipref.bench import counting, counting_grid
+from lipref.bench.counting import INPUT, LIGHT, PARAMETER, WHOLE, count_layer, is_light
+from lipref.bench.counting_grid import BASE, ways_of
+from lipref.cli.main import app
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, resolve
 
@@ -55,7 +54,7 @@ def operations(layer, channels=C):
 def test_every_operation_is_counted_or_light(way, channels):
     found = operations(built(way, channels), channels)
     assert found
-    assert not [str(op) for op in found if op._overloadpacket not in formulas.formulas() and not is_light(op)]
+    assert not [str(op) for op in found if op._overloadpacket not in counting.formulas() and not is_light(op)]
 
 
 def test_nothing_heavy_is_in_the_list_of_light_ones():
@@ -73,8 +72,8 @@ def test_an_operation_without_a_formula_is_reported(monkeypatch):
 
     (count,) = count_layer(Strange, batch=B, channels=C, side=S).values()
     assert count.unknown == ("aten.linalg_qr",)
-    fewer = {packet: formula for packet, formula in formulas.formulas().items() if packet is not torch.ops.aten.mv}
-    monkeypatch.setattr("lipref.counting.layer.formulas", lambda: fewer)
+    fewer = {packet: formula for packet, formula in counting.formulas().items() if packet is not torch.ops.aten.mv}
+    monkeypatch.setattr("lipref.bench.counting.formulas", lambda: fewer)
     assert count_layer(lambda: LAYERS["soc"](C, C, 3), batch=B, channels=C, side=S)[PARAMETER].unknown == ("aten.mv",)
 
 
@@ -121,7 +120,7 @@ def test_shapes_alone_give_what_numbers_give(way):
         kept[storage._cdata] = (tensor, storage.nbytes() // tensor.element_size() * (1 + tensor.is_complex()))
         return tensor
 
-    counter = FlopCounterMode(display=False, custom_mapping=formulas.formulas())
+    counter = FlopCounterMode(display=False, custom_mapping=counting.formulas())
     x = torch.randn(B, C, S, S, requires_grad=True)
     with counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         layer(x)
@@ -130,7 +129,7 @@ def test_shapes_alone_give_what_numbers_give(way):
 
 
 def operated(function):
-    with FlopCounterMode(display=False, custom_mapping=formulas.formulas()) as counter:
+    with FlopCounterMode(display=False, custom_mapping=counting.formulas()) as counter:
         function()
     return counter.get_total_flops()
 
@@ -172,7 +171,7 @@ def test_lots_products_grow_with_its_steps_and_its_eigenvalues_do_not():
 
 @pytest.mark.parametrize("way", EVERY_WAY)
 def test_the_committed_counts_are_those_of_this_code(way):
-    kept = counting.read_counts()
+    kept = counting_grid.read_counts()
     point = next(way.points())
     mine = kept[(kept.layer == way.layer) & (kept.way == way.name)]
     base = mine[(mine[list(point)] == pd.Series(point)).all(axis=1)].set_index("part")
@@ -210,12 +209,12 @@ class Shrinks(nn.Conv2d):
 
 
 def test_ones_own_layer_is_counted_live_or_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("lipref.counting.grid.AXES", {"b": (256, 512), "s": (32,), "c": (64,), "k": (3,)})
+    monkeypatch.setattr("lipref.bench.counting_grid.AXES", {"b": (256, 512), "s": (32,), "c": (64,), "k": (3,)})
     path = tmp_path / "own.py"
     path.write_text(OWN)
     specs = [resolve(name) for name in ("aol", "examples/my_layer.py:MyConv")]
     specs += [resolve(f"{path}:{name}") for name in ("Fails", "Asks", "Shrinks")]
-    counts, lines = counting.counts_of(specs)
+    counts, lines = counting_grid.counts_of(specs)
     assert list(dict.fromkeys(counts.layer)) == ["aol", "MyConv"]
     own = counts[counts.layer == "MyConv"]
     assert set(own.part) == {WHOLE}
@@ -227,14 +226,14 @@ def test_ones_own_layer_is_counted_live_or_named(tmp_path, monkeypatch):
 
 
 def test_the_command_writes_what_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("lipref.counting.grid.AXES", {"b": (256,), "s": (32,), "c": (64,), "k": (3, 5)})
+    monkeypatch.setattr("lipref.bench.counting_grid.AXES", {"b": (256,), "s": (32,), "c": (64,), "k": (3, 5)})
     result = CliRunner().invoke(app, ["count", "--layers", "standard", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert {path.name for path in tmp_path.iterdir()} == {records.COUNTS, records.PROVENANCE}
-    pd.testing.assert_frame_equal(counting.read_counts(tmp_path), records.count([resolve("standard")]))
-    before = (tmp_path / records.COUNTS).read_bytes()
-    counting.write_counts([resolve("standard")], tmp_path)
-    assert (tmp_path / records.COUNTS).read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {counting_grid.COUNTS, counting_grid.PROVENANCE}
+    pd.testing.assert_frame_equal(counting_grid.read_counts(tmp_path), counting_grid.count([resolve("standard")]))
+    before = (tmp_path / counting_grid.COUNTS).read_bytes()
+    counting_grid.write_counts([resolve("standard")], tmp_path)
+    assert (tmp_path / counting_grid.COUNTS).read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -248,10 +247,10 @@ def test_the_command_writes_what_is_read(tmp_path, monkeypatch):
 )
 def test_damaged_counts_are_refused(tmp_path, change, named):
     with pytest.raises(LiprefError, match="lipref count"):
-        counting.read_counts(tmp_path)
-    (tmp_path / records.COUNTS).write_text(change((records.COMMITTED / records.COUNTS).read_text()))
+        counting_grid.read_counts(tmp_path)
+    (tmp_path / counting_grid.COUNTS).write_text(change((counting_grid.COMMITTED / counting_grid.COUNTS).read_text()))
     with pytest.raises(LiprefError, match=named):
-        counting.read_counts(tmp_path)
+        counting_grid.read_counts(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cayley", "lot", "aol", "soc"])

@@ -10,15 +10,15 @@ from jacobian import slope_at
 from torch import nn
 from typer.testing import CliRunner
 
-from lipref import cli, comparison, excluded, plots
 from lipref.certification.bounds import audit, network_bound
 from lipref.certification.certify import certify
 from lipref.certification.float_error import evaluation_error
+from lipref.cli import main
 from lipref.data import Batches, load_dataset, pixels
 from lipref.errors import LiprefError
-from lipref.items import excluded_tables
 from lipref.layers.excluded import EXCLUDED, BnBConv2d, ECOConv2d, SandwichConv2d
 from lipref.nets import convnet
+from lipref.paper import comparison, excluded, excluded_tables, figure6
 from lipref.paths import RESULTS
 from lipref.training import TrainingConfig, train
 
@@ -162,7 +162,7 @@ def test_gradients_of_the_loss_at_every_module():
 
 def test_the_command_writes_tables_and_where_they_come_from(tmp_path):
     arguments = ["excluded", "--dataset", "digits", "--images", "20", "--steps", "0", "--out", str(tmp_path)]
-    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    assert CliRunner().invoke(main.app, arguments).exit_code == 0
     (entry,) = json.loads((tmp_path / "provenance.json").read_text())
     assert entry["asked"] == {"dataset": "digits", "fingerprint": DIGITS.fingerprint(), "images": 20, "steps": 0,
                               "seed": 0}  # fmt: skip
@@ -211,7 +211,7 @@ def test_figure_6_shows_that_eco_expands_and_why():
 
 def test_figure_6_is_drawn_from_its_table():
     table = excluded_tables.eco(RECORDS)
-    left, middle, right = plots.eco(table).axes
+    left, middle, right = figure6.eco(table).axes
     for axis, measure in ((left, excluded_tables.VARIANCE), (middle, excluded_tables.PRODUCT)):
         lines = {tuple(line.get_ydata()) for line in axis.lines}
         assert lines == {tuple(group.value) for _, group in
@@ -219,11 +219,11 @@ def test_figure_6_is_drawn_from_its_table():
     drawn = [value for line in right.lines for value in line.get_ydata()]
     assert set(table[table.measure == excluded_tables.NORM].value) <= set(drawn)
     with pytest.raises(LiprefError, match="not above 0"):
-        plots.eco(table.assign(value=-1.0))
+        figure6.eco(table.assign(value=-1.0))
     with pytest.raises(LiprefError, match="no column 'moment'"):
-        plots.eco(table.drop(columns="moment"))
+        figure6.eco(table.drop(columns="moment"))
     with pytest.raises(LiprefError, match="norm at a side"):
-        plots.eco(table[table.measure != excluded_tables.NORM])
+        figure6.eco(table[table.measure != excluded_tables.NORM])
 
 
 def test_table_3_stands_beside_the_papers():

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipref import comparison, complexity, counting, plots, readable
+from lipref.bench import counting_grid
 from lipref.errors import LiprefError
-from lipref.items import exponents
-from lipref.items.exponents import AS_ROW, AT_BASE, NO_ROW, OTHER_GROWTH, OTHER_SIZE
 from lipref.layers import LAYERS, resolve
+from lipref.paper import comparison, exponents, exponents_figure, readable, style, table1
+from lipref.paper.exponents import AS_ROW, AT_BASE, NO_ROW, OTHER_GROWTH, OTHER_SIZE
 
-COUNTS = counting.read_counts()
+COUNTS = counting_grid.read_counts()
 TABLE = exponents.table(COUNTS)
 PLACE = ["layer", "way", "part", "quantity"]
 
@@ -118,7 +118,9 @@ def test_ones_own_layer_has_exponents_and_no_row():
     assert exponents.departures(found) == exponents.departures(TABLE)
     alone = exponents.table(own())
     assert exponents.departures(alone, "X is not counted").splitlines()[1:] == ["X is not counted"]
-    assert "MyConv: counted as a whole" in " ".join(text.get_text() for text in plots.exponents(alone).axes[0].texts)
+    assert "MyConv: counted as a whole" in " ".join(
+        text.get_text() for text in exponents_figure.exponents(alone).axes[0].texts
+    )
 
 
 @pytest.mark.parametrize("variant", comparison.VARIANTS)
@@ -129,25 +131,25 @@ def test_every_variant_is_shown(variant):
     assert len(people) == len(exponents.for_people(TABLE))
     assert people.map(lambda cell: isinstance(cell, str)).all(axis=None)
     assert ("[" in people.to_string()) == (variant == "both")
-    picture = plots.exponents(found)
+    picture = exponents_figure.exponents(found)
     assert len(picture.axes) == 4 * (6 if variant == "both" else 5)
     labels = [text.get_text() for text in picture.legends[0].get_texts()]
     assert len(labels) == (2 if variant == "both" else 1)
     specs = [resolve("lot"), resolve("examples/my_layer.py:MyConv")]
-    symbolic = complexity.table(specs, variant).set_index("layer")
+    symbolic = table1.table(specs, variant).set_index("layer")
     assert symbolic.loc["lot", "parameter MACs"] == "4 c³ s² t"
     assert symbolic.loc["MyConv", "parameter MACs"] == "not given"
     assert ("as printed" in symbolic.columns) == (variant == "both")
 
 
 def test_published_rows_are_the_printed_ones(monkeypatch):
-    printed = complexity.published.complexity()
+    printed = table1.published.complexity()
     printed.loc["aol", "input_macs"] = "7 C"
-    monkeypatch.setattr(complexity.published, "complexity", lambda: printed)
-    shown = {name: complexity.table([resolve("aol")], name)["input MACs"].item() for name in comparison.VARIANTS}
+    monkeypatch.setattr(table1.published, "complexity", lambda: printed)
+    shown = {name: table1.table([resolve("aol")], name)["input MACs"].item() for name in comparison.VARIANTS}
     assert shown == {"both": "C", "published": "7 C", "ours": "C"}
     with pytest.raises(LiprefError, match="variant='theirs'"):
-        complexity.table([resolve("aol")], "theirs")
+        table1.table([resolve("aol")], "theirs")
 
 
 def test_nothing_to_show_is_said():
@@ -155,12 +157,12 @@ def test_nothing_to_show_is_said():
     assert readable.or_missing(found, exponents.for_people, exponents.NOTHING).to_dict("list") == {
         "not run": [exponents.NOTHING]
     }
-    assert plots.or_blank(plots.exponents, found, exponents.NOTHING).axes
+    assert style.or_blank(exponents_figure.exponents, found, exponents.NOTHING).axes
     assert "Nothing to compare" in exponents.departures(found)
 
 
 def test_every_value_is_drawn_in_its_place(tmp_path):
-    picture = plots.exponents(TABLE)
+    picture = exponents_figure.exponents(TABLE)
     titles = [axis.get_title(loc="left") for axis in picture.axes[::6]]
     assert titles == ["parameter: multiply-accumulates", "parameter: stored numbers",
                       "input: multiply-accumulates", "input: stored numbers"]  # fmt: skip
@@ -173,10 +175,10 @@ def test_every_value_is_drawn_in_its_place(tmp_path):
     of_s = [point for mark in picture.axes[1].lines for point in zip(*mark.get_data(), strict=True)]
     assert sorted(x for x, y in of_s if y == place) == pytest.approx([0, 2])
     few = TABLE[TABLE.layer.isin(["aol", "lot"]) & (TABLE.part == "input")]
-    files = [plots.save(plots.exponents(few), tmp_path / name) for name in ("one", "two")]
+    files = [style.save(exponents_figure.exponents(few), tmp_path / name) for name in ("one", "two")]
     for first, second in zip(*files, strict=True):
         assert first.read_bytes() == second.read_bytes()
     with pytest.raises(LiprefError, match="two values"):
-        plots.exponents(pd.concat([TABLE, TABLE[TABLE.measure == AT_BASE]]))
+        exponents_figure.exponents(pd.concat([TABLE, TABLE[TABLE.measure == AT_BASE]]))
     with pytest.raises(LiprefError, match="'way'"):
-        plots.exponents(TABLE.drop(columns="way"))
+        exponents_figure.exponents(TABLE.drop(columns="way"))

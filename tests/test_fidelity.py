@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lipref import plots
-from lipref.items import authors, fidelity, present
+from lipref.paper import authors_runs, fidelity
 from lipref.paths import RESULTS
+from lipref.runs import present
 
 EPOCHS = 10
-THEIRS = authors.curves([])
+THEIRS = authors_runs.curves([])
 LAST = THEIRS[(THEIRS.layer == "soc") & (THEIRS["size"] == "XS")]
 
 
@@ -29,7 +29,7 @@ def ours(points, seeds=(0,), layer="soc", size="XS", epochs=EPOCHS):
         for epoch in range(1, epochs + 1):
             at = {
                 name: (theirs_at(name, epoch / epochs, layer, size) + points + seed) / 100
-                for name in authors.CURVES[2:]
+                for name in authors_runs.CURVES[2:]
             }
             if epoch < epochs:
                 at |= {"test_accuracy": np.nan, "test_cra_36_255": np.nan}
@@ -83,7 +83,7 @@ def test_runs_that_ended_early_have_no_value():
 
 
 def test_theirs_are_dotted_beside_ours():
-    figure = plots.learning_curves(pd.concat([THEIRS, ours(0.0)], ignore_index=True))
+    figure = authors_runs.learning_curves(pd.concat([THEIRS, ours(0.0)], ignore_index=True))
     (axis,) = [axis for axis in figure.axes if axis.get_title(loc="left") == "ours: XS"]
     mine, beside = axis.lines
     assert beside.get_linestyle() == ":"
@@ -97,4 +97,4 @@ def test_runs_on_the_pictures_as_jpeg_are_found_without_the_pictures(tmp_path):
     (tmp_path / "records.json").write_text(json.dumps([record]))
     table, found = present.runs("cifar10-jpeg", records=str(tmp_path))
     assert len(table) == len(found) == 1
-    assert fidelity.say(judged(authors.curves(found))[0], "cifar10-jpeg").count("AOL XS") == 1
+    assert fidelity.say(judged(authors_runs.curves(found))[0], "cifar10-jpeg").count("AOL XS") == 1

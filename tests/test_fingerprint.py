@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import lipref
-from lipref.fingerprint import COST, NO_NUMBERS, RUN, fingerprint
+from lipref.runs.provenance import COST, NO_NUMBERS, RUN, fingerprint
 
 PACKAGE = Path(lipref.__file__).parent
+APART = ("bench", "certification", "paper", "runs")
 SOURCE = {"rule.py": "X = 1\n\n\ndef f(x):\n    return x + X\n", "parts/__init__.py": "", "parts/a.py": "Y = 2\n"}
 
 
@@ -36,20 +37,20 @@ def test_it_sees_the_code_and_not_its_dress(tmp_path):
 def imported(path):
     """The library's modules and packages that a file imports, also inside functions: their top names.
 
-    Of certification, which reaches from margins to files of certificates, each module by itself.
+    Of packages that reach from what decides a number to what only shows it, each module by itself.
     """
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path} imports relatively"
             module = node.module or ""
-            parents = ("lipref", "lipref.certification")
+            parents = ("lipref", *(f"lipref.{name}" for name in APART))
             names = [f"{module}.{alias.name}" for alias in node.names] if module in parents else [module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         for name in names:
             _, *parts = name.split(".") if name.startswith("lipref.") else [""]
-            top = "/".join(parts[:2] if parts[:1] == ["certification"] else parts[:1])
+            top = "/".join(parts[:2] if parts and parts[0] in APART else parts[:1])
             if (PACKAGE / top).is_dir() or (PACKAGE / f"{top}.py").exists():
                 yield from [top] if top else []
 
@@ -66,7 +67,7 @@ def reached(name):
     return seen
 
 
-@pytest.mark.parametrize(("start", "names"), [("experiment", RUN), ("cost", COST)])
+@pytest.mark.parametrize(("start", "names"), [("runs/experiment", RUN), ("bench/cost", COST)])
 def test_no_module_is_forgotten(start, names):
     """A module that decides no number goes into ``NO_NUMBERS``, any other one into ``RUN`` or ``COST``."""
     found = reached(start)
@@ -74,4 +75,4 @@ def test_no_module_is_forgotten(start, names):
 
 
 def test_what_decides_no_number_is_needed_somewhere():
-    assert set(NO_NUMBERS) <= reached("experiment") | reached("cost")
+    assert set(NO_NUMBERS) <= reached("runs/experiment") | reached("bench/cost")

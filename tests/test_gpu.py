@@ -6,9 +6,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lipref.cli import app
-from lipref.commands import gpu
-from lipref.commands.running import LEFT, STOPPED
+from lipref.cli import gpu
+from lipref.cli.main import app
+from lipref.cli.running import LEFT, STOPPED
 from lipref.errors import LiprefError
 
 SMALL = ["gpu", "--profile", "smoke", "--layers", "aol", "--device", "cpu"]

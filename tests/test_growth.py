@@ -15,17 +15,19 @@ from test_fingerprint import PACKAGE, imported
 from torch import nn
 from typer.testing import CliRunner
 
-from lipref import ceilings, growth, plots, readable
-from lipref.cli import app
-from lipref.commands.running import LEFT
-from lipref.counting import INPUT, PARAMETER, WHOLE, count_layer
+from lipref.bench import ceilings, scaling, scaling_rounds
+from lipref.bench.counting import INPUT, PARAMETER, WHOLE, count_layer
+from lipref.bench.scaling import Grid, Plan
+from lipref.bench.scaling_parts import AXES, KERNEL, count_running, workload
+from lipref.cli.main import app
+from lipref.cli.running import LEFT
 from lipref.errors import LiprefError
-from lipref.fingerprint import NO_NUMBERS
-from lipref.growth import AXES, KERNEL, Grid, Plan, count_running, grid, parts, rounds, workload
-from lipref.items import growth as item
 from lipref.layers import LAYERS, LayerSpec, LipschitzConv2d, resolve
 from lipref.layers.excluded import EXCLUDED
+from lipref.paper import growth as item
+from lipref.paper import growth_figure, readable, style
 from lipref.paths import RESULTS
+from lipref.runs.provenance import NO_NUMBERS
 
 CPU = torch.device("cpu")
 SMALL = Grid((2, 4, 8), (4, 5, 6), (1, 2, 3))
@@ -70,17 +72,17 @@ def test_a_wrong_axis_is_refused(wrong):
         Grid((1,), wrong, (1,))
 
 
-@pytest.mark.parametrize("name", growth.GRIDS)
+@pytest.mark.parametrize("name", scaling.GRIDS)
 def test_profiles_can_be_fitted(name):
-    assert set(growth.GRIDS) == set(growth.REPEATS) == set(growth.ROUNDS)
-    assert all(len(item.upper_half(values)) >= 2 for values in growth.GRIDS[name].axes.values())
-    assert growth.ROUNDS[name] >= 2
+    assert set(scaling.GRIDS) == set(scaling.REPEATS) == set(scaling.ROUNDS)
+    assert all(len(item.upper_half(values)) >= 2 for values in scaling.GRIDS[name].axes.values())
+    assert scaling.ROUNDS[name] >= 2
 
 
 @pytest.mark.parametrize("layer", ["lot", "cayley"])
 def test_the_dearest_calls_of_the_cpu_profile_are_small(layer):
     """Forward operations, of which a core does some 10^10 a second; forward and backward are about three times that."""
-    usual = growth.GRIDS["cpu"]
+    usual = scaling.GRIDS["cpu"]
     for name, values in usual.axes.items():
         point = usual.centre | {name: values[-1]}
         counts = count_layer(
@@ -170,7 +172,7 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch):
     made = Fake()
-    monkeypatch.setattr(rounds, "measure_part", made)
+    monkeypatch.setattr(scaling_rounds, "measure_part", made)
     return made
 
 
@@ -184,35 +186,35 @@ def without_time(records):
 
 
 def test_a_killed_measurement_goes_on(tmp_path, fake):
-    whole = growth.run(plan(tmp_path / "whole"))
+    whole = scaling_rounds.run(plan(tmp_path / "whole"))
     assert whole.done == whole.total == len(fake.calls) == 2 * 3 * (5 + 7)
     expected, fake.calls = fake.calls, []
     for fake.stop in (5, 30, 31, 31, 71):
         with pytest.raises(KeyboardInterrupt):
-            growth.run(plan(tmp_path / "parts"))
+            scaling_rounds.run(plan(tmp_path / "parts"))
     fake.stop = math.inf
-    state = growth.run(plan(tmp_path / "parts"))
+    state = scaling_rounds.run(plan(tmp_path / "parts"))
     assert fake.calls == expected  # nothing twice, and in the same order
     assert without_time(state.records) == without_time(whole.records)
-    assert growth.run(plan(tmp_path / "parts")).records == state.records
+    assert scaling_rounds.run(plan(tmp_path / "parts")).records == state.records
     assert len(fake.calls) == len(expected)
     assert {path.name for path in tmp_path.glob("parts/*/*")} == {"record.json"}
 
 
 def test_slices_add_up(tmp_path, fake, monkeypatch):
     clock = iter(range(10**6))
-    monkeypatch.setattr(rounds.time, "perf_counter", lambda: next(clock))
-    done = [growth.run(plan(tmp_path), seconds=30).done for _ in range(4)]
+    monkeypatch.setattr(scaling_rounds.time, "perf_counter", lambda: next(clock))
+    done = [scaling_rounds.run(plan(tmp_path), seconds=30).done for _ in range(4)]
     assert done == [29, 58, 72, 72]  # the clock is read once before each step
-    assert growth.run(plan(tmp_path), seconds=30).records == growth.run(plan(tmp_path)).records
+    assert scaling_rounds.run(plan(tmp_path), seconds=30).records == scaling_rounds.run(plan(tmp_path)).records
     assert len(fake.calls) == 72
-    early = growth.run(plan(tmp_path, "soc"), seconds=0.5)
+    early = scaling_rounds.run(plan(tmp_path, "soc"), seconds=0.5)
     assert (early.done, early.records) == (0, [])
 
 
 def test_rounds_go_over_all_layers(tmp_path, fake):
     told = []
-    growth.run(plan(tmp_path), on_step=lambda *step: told.append(step))
+    scaling_rounds.run(plan(tmp_path), on_step=lambda *step: told.append(step))
     order = [label for label, *_ in fake.calls]
     assert order == (["aol"] * 12 + ["lot"] * 12) * 3
     assert [step[:2] for step in told] == [(number, 72) for number in range(72)]
@@ -220,10 +222,10 @@ def test_rounds_go_over_all_layers(tmp_path, fake):
 
 
 def test_another_plan_is_another_measurement(tmp_path, fake):
-    growth.run(plan(tmp_path, "aol"))
+    scaling_rounds.run(plan(tmp_path, "aol"))
     count = len(fake.calls)
-    growth.run(plan(tmp_path, "aol", repeats=3))
-    growth.run(plan(tmp_path, "aol", grid=Grid((2, 4), (4,), (1,))))
+    scaling_rounds.run(plan(tmp_path, "aol", repeats=3))
+    scaling_rounds.run(plan(tmp_path, "aol", grid=Grid((2, 4), (4,), (1,))))
     assert len(fake.calls) == count + 36 + 3 * (2 + 2)
     assert len({path.name for path in tmp_path.glob("growth-aol-*")}) == 3
 
@@ -235,7 +237,7 @@ def test_damaged_files_are_refused(tmp_path, fake, where, text):
     (tmp_path / config.folder).mkdir()
     (tmp_path / config.folder / where).write_text(text)
     with pytest.raises(LiprefError, match=rf"{where} is .*delete that file"):
-        growth.run(plan(tmp_path, "aol"))
+        scaling_rounds.run(plan(tmp_path, "aol"))
 
 
 @pytest.mark.parametrize(("change", "named"), [({"repeats": 0}, "repeats=0"), ({"rounds": True}, "rounds=True"),
@@ -246,7 +248,7 @@ def test_wrong_plans_are_refused(tmp_path, change, named):
     with pytest.raises(LiprefError, match="once"):
         plan(tmp_path, "aol", "aol")
     with pytest.raises(LiprefError, match="seconds=0"):
-        growth.run(plan(tmp_path), seconds=0)
+        scaling_rounds.run(plan(tmp_path), seconds=0)
 
 
 class TooLarge(nn.Module):
@@ -269,9 +271,9 @@ class Fails(TooLarge):
 
 def test_memory_that_runs_out_is_a_result(tmp_path):
     one = LayerSpec("large", TooLarge, "sha")
-    state = growth.run(plan(tmp_path, specs=(one,), rounds=2, repeats=1))
+    state = scaling_rounds.run(plan(tmp_path, specs=(one,), rounds=2, repeats=1))
     assert state.done == state.total == 14
-    frame = growth.points(state.records)
+    frame = scaling.points(state.records)
     assert frame[frame.c > 4].seconds.isna().all()
     assert (frame[frame.c <= 4].seconds > 0).all()
     limits = LIMITS | ceilings.here(CPU)
@@ -279,18 +281,18 @@ def test_memory_that_runs_out_is_a_result(tmp_path):
     assert set(found[(found.axis == "c") & (found.measure == "seconds")].place) == {2, 4}
     assert set(found.part) == {WHOLE}
     assert found[found.source == item.PRINTED].empty
-    growth.write(state.records, tmp_path)
-    assert len(growth.read(tmp_path)) == 1
+    scaling.write(state.records, tmp_path)
+    assert len(scaling.read(tmp_path)) == 1
 
 
 def test_a_layer_that_fails_is_named(tmp_path):
     with pytest.raises(LiprefError, match="bad fails at c = 4, s = 5, b = 2: ValueError: no such layer; mend"):
-        growth.run(plan(tmp_path, specs=(LayerSpec("bad", Fails, "sha"),)))
+        scaling_rounds.run(plan(tmp_path, specs=(LayerSpec("bad", Fails, "sha"),)))
 
 
 def test_ones_own_layer_is_measured_as_a_whole(tmp_path):
     tiny = Grid((2, 4), (4,), (1, 2))
-    state = growth.run(plan(tmp_path, "examples/my_layer.py:MyConv", "bcop", grid=tiny, rounds=2, repeats=1))
+    state = scaling_rounds.run(plan(tmp_path, "examples/my_layer.py:MyConv", "bcop", grid=tiny, rounds=2, repeats=1))
     own, bcop = state.records
     assert {entry["part"] for entry in own["points"]} == {WHOLE}
     assert {entry["part"] for entry in bcop["points"]} == {PARAMETER, INPUT}
@@ -300,14 +302,14 @@ def test_ones_own_layer_is_measured_as_a_whole(tmp_path):
     people = item.people(item.table(state.records, LIMITS | ceilings.here(CPU)))
     assert list(people.part) == [WHOLE, PARAMETER, INPUT]
     before = torch.get_rng_state()
-    growth.run(plan(tmp_path, "sll", grid=tiny, rounds=1, repeats=1))
+    scaling_rounds.run(plan(tmp_path, "sll", grid=tiny, rounds=1, repeats=1))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_decides_the_numbers_is_in_the_configuration():
-    files = [*(PACKAGE / "growth").glob("*.py"), PACKAGE / "ceilings.py"]
-    used = {name for path in files for name in imported(path)}
-    assert used - set(NO_NUMBERS) == set(grid.CODE) - {"linalg"}  # that is what layers compute with
+    files = [*(PACKAGE / "bench").glob("scaling*.py"), PACKAGE / "bench" / "ceilings.py"]
+    used = {name for path in files for name in imported(path)} | {f"bench/{path.stem}" for path in files}
+    assert used - set(NO_NUMBERS) == set(scaling.CODE) - {"linalg"}  # that is what layers compute with
 
 
 # --- fits
@@ -433,7 +435,7 @@ def test_two_machines_are_not_mixed():
 
 
 def test_layers_are_chosen_in_their_order(tmp_path):
-    growth.write(records("soc", "aol", "mine"), tmp_path)
+    scaling.write(records("soc", "aol", "mine"), tmp_path)
     (tmp_path / ceilings.FILE).write_text(json.dumps(LIMITS | {"format": 1, "kind": "ceilings"}))
 
     said = []
@@ -451,7 +453,7 @@ def test_layers_are_chosen_in_their_order(tmp_path):
     assert nothing.empty
     assert readable.or_missing(nothing, item.people, item.NOTHING).iloc[0, 0] == item.NOTHING
     assert item.sentence(nothing, LIMITS) == "Machine, 2 threads; memory moves 20 GB/s."
-    assert "was measured" in plots.or_blank(plots.growth, nothing, item.NOTHING).axes[0].texts[0].get_text()
+    assert "was measured" in style.or_blank(growth_figure.growth, nothing, item.NOTHING).axes[0].texts[0].get_text()
     with pytest.raises(LiprefError, match="unknown layer"):
         names("aol,none")
     with pytest.raises(LiprefError, match="lipref growth"):
@@ -460,7 +462,7 @@ def test_layers_are_chosen_in_their_order(tmp_path):
 
 def test_the_picture_has_every_layer_and_slope():
     found = item.table(records(), LIMITS)
-    figure = plots.growth(found)
+    figure = growth_figure.growth(found)
     assert len(figure.axes) == 6
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert texts == ["Standard 2.00 [2.00]", "AOL 2.00 [2.00]", "LOT 2.00 [2.00]"]
@@ -468,7 +470,7 @@ def test_the_picture_has_every_layer_and_slope():
     assert figure.axes[5].get_legend() is None
     assert "of the ceiling, c = 8" in figure.axes[5].get_xlabel()
     assert [line.get_xdata()[0] for line in figure.axes[5].lines[:3]] == pytest.approx([20.0] * 3)
-    alone = plots.growth(found[found.part == INPUT])
+    alone = growth_figure.growth(found[found.part == INPUT])
     assert len(alone.axes) == 3
 
 
@@ -478,22 +480,22 @@ def test_the_picture_has_every_layer_and_slope():
 ])  # fmt: skip
 def test_a_picture_needs_its_rows(change, named):
     with pytest.raises(LiprefError, match=named):
-        plots.growth(change(item.table(records(), LIMITS)))
+        growth_figure.growth(change(item.table(records(), LIMITS)))
 
 
 # --- files
 
 
 def test_files_are_read_as_written(tmp_path):
-    assert growth.write([], tmp_path) == []
-    paths = growth.write(records(), tmp_path)
+    assert scaling.write([], tmp_path) == []
+    paths = scaling.write(records(), tmp_path)
     assert [path.name for path in paths] == ["growth.csv", "growth.json"]
-    assert growth.read(tmp_path) == records()
+    assert scaling.read(tmp_path) == records()
     frame = pd.read_csv(tmp_path / "growth.csv")
     assert len(frame) == 3 * (5 + 7)
     assert frame.seconds.gt(0).all()
     with pytest.raises(LiprefError, match=r"cannot be read.*lipref growth"):
-        growth.read(tmp_path / "nowhere")
+        scaling.read(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("change", [
@@ -505,7 +507,7 @@ def test_damaged_records_are_refused(tmp_path, change):
     change(made[1])
     (tmp_path / "growth.json").write_text(json.dumps(made))
     with pytest.raises(LiprefError, match=r"is damaged.*lipref growth"):
-        growth.read(tmp_path)
+        scaling.read(tmp_path)
 
 
 def test_records_of_two_grids_are_refused(tmp_path):
@@ -513,7 +515,7 @@ def test_records_of_two_grids_are_refused(tmp_path):
     made[2]["config"]["sides"] = [1, 2]
     (tmp_path / "growth.json").write_text(json.dumps(made))
     with pytest.raises(LiprefError, match="standard and lot were not measured alike"):
-        growth.read(tmp_path)
+        scaling.read(tmp_path)
 
 
 # --- the command
@@ -536,11 +538,11 @@ def test_the_command_measures_once(tmp_path, monkeypatch):
     assert "steps are done" not in result.output
     assert {"growth.csv", "growth.json", "ceilings.json"} <= {path.name for path in tmp_path.iterdir()}
     before = (tmp_path / "growth.json").read_bytes()
-    monkeypatch.setattr(parts, "measure_part", lambda *_, **__: pytest.fail("measured again"))
-    monkeypatch.setattr(rounds, "measure_part", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(scaling_rounds, "measure_part", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(scaling_rounds, "measure_part", lambda *_, **__: pytest.fail("measured again"))
     assert call(*arguments).exit_code == 0
     assert (tmp_path / "growth.json").read_bytes() == before
-    assert growth.read(tmp_path)[0]["config"]["widths"] == [2, 4]
+    assert scaling.read(tmp_path)[0]["config"]["widths"] == [2, 4]
 
 
 @pytest.mark.parametrize(("arguments", "named"), [
@@ -573,7 +575,7 @@ def test_committed_results_are_whole():
     assert lines.loc[("standard", INPUT, "b")][["counted", "printed"]].tolist() == pytest.approx([1, 1])
     assert lines.loc[("lot", PARAMETER, "c")].printed == pytest.approx(3)
     pd.testing.assert_frame_equal(
-        pd.read_csv(folder / "growth.csv"), growth.points(found), check_dtype=False, rtol=1e-12
+        pd.read_csv(folder / "growth.csv"), scaling.points(found), check_dtype=False, rtol=1e-12
     )
     assert sum(path.stat().st_size for path in folder.iterdir()) < 500_000
     assert re.fullmatch(r"[\w .()@-]+", limits["machine"])

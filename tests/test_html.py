@@ -11,14 +11,14 @@ import nbformat
 import pytest
 from matplotlib.figure import Figure
 
-from lipref import report
-from lipref.commands import running
+from lipref.cli import running
 from lipref.errors import LiprefError
-from lipref.notebooks import Item, gather_data, read_map
-from lipref.notebooks.formulas import formula
-from lipref.notebooks.html import write_report
-from lipref.notebooks.page import STYLE
 from lipref.paths import PAPER, RESULTS, ROOT
+from lipref.report.folder import gather_data
+from lipref.report.html import write_report
+from lipref.report.items import Item, read_map
+from lipref.report.page import STYLE, formula
+from lipref.runs import overview
 
 
 def png():
@@ -216,7 +216,7 @@ def test_provenance_names_every_value():
                  "threads": 1, "device": {"type": "cpu"}}  # fmt: skip
         return {"config": {}, "environment": usual | environment}
 
-    text = report.provenance([
+    text = overview.provenance([
         record(), record(commit=None, dirty=None), record(commit="b" * 40, dirty=True, time="2026-02-03T00:00+00:00"),
         record(device={"type": "cuda", "name": "A100"}, threads=4),
     ])  # fmt: skip

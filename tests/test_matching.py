@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from fake_tables import costs_table, runs_table
 
-from lipref import comparison, plots, published, tables
-from lipref.comparison import VARIANTS
 from lipref.errors import LiprefError
-from lipref.items import authors, matching, present, tiny_imagenet
+from lipref.paper import authors_runs, comparable, comparison, cost_figures, figure8, published, rankings, tables
+from lipref.paper.comparison import VARIANTS
 from lipref.paths import RESULTS
+from lipref.runs import present
 
 RUNS = json.loads((RESULTS / "digits-xs" / "records.json").read_text())
 COSTS = json.loads((RESULTS / "digits-xs" / "costs.json").read_text())
@@ -24,11 +24,11 @@ def on_cifar10(budget="24h"):
 
 
 def test_only_runs_of_the_papers_data_and_epochs_are_compared():
-    assert matching.reason_of_runs(on_cifar10()) == ""
-    assert matching.reason_of_runs(runs_table()[:0]) == ""
-    assert "trained for" in matching.reason_of_runs(on_cifar10("2h"))
+    assert comparable.reason_of_runs(on_cifar10()) == ""
+    assert comparable.reason_of_runs(runs_table()[:0]) == ""
+    assert "trained for" in comparable.reason_of_runs(on_cifar10("2h"))
     for name in ("digits", "cifar10-jpeg"):
-        assert name in matching.reason_of_runs(on_cifar10().assign(dataset=name))
+        assert name in comparable.reason_of_runs(on_cifar10().assign(dataset=name))
 
 
 @pytest.mark.parametrize(
@@ -38,40 +38,40 @@ def test_only_runs_of_the_papers_data_and_epochs_are_compared():
 )  # fmt: skip
 def test_only_measurements_like_the_papers_are_compared(change, times, memory):
     costs = costs_table().assign(**LIKE_THEIRS | change)
-    for found, expected in ((matching.reason_of_times(costs), times), (matching.reason_of_memory(costs), memory)):
+    for found, expected in ((comparable.reason_of_times(costs), times), (comparable.reason_of_memory(costs), memory)):
         assert expected in found
         assert bool(expected) == bool(found)
-    assert matching.reason_of_times(pd.DataFrame()) == matching.reason_of_memory(pd.DataFrame()) == ""
+    assert comparable.reason_of_times(pd.DataFrame()) == comparable.reason_of_memory(pd.DataFrame()) == ""
 
 
 def test_a_ranking_is_compared_with_the_same_data_set():
     runs = on_cifar10()
-    table = matching.of_dataset(tables.ranking(runs, networks=0), "cifar10")
-    found = matching.differences(table, "both", matching.SHARES)
+    table = comparable.of_dataset(tables.ranking(runs, networks=0), "cifar10")
+    found = comparable.differences(table, "both", comparable.SHARES)
     assert len(found) == 27
     assert set(found[found.verdict != comparison.NOT_RUN].layer) == {"aol", "soc"}
-    assert len(matching.people(found)) == 2
-    lines = matching.rankings(tables.ranking(runs, networks=0), "cifar10").splitlines()
+    assert len(comparable.people(found)) == 2
+    lines = comparable.rankings(tables.ranking(runs, networks=0), "cifar10").splitlines()
     assert [line.split()[2] for line in lines] == ["25", "26", "27"]
-    (first, *_) = matching.rankings(tables.ranking(runs, networks=0), "digits", "another data set").splitlines()
+    (first, *_) = comparable.rankings(tables.ranking(runs, networks=0), "digits", "another data set").splitlines()
     assert first.split()[2] == "27"
 
 
 def test_a_variant_of_one_source_compares_nothing():
-    table = matching.of_dataset(tables.ranking(on_cifar10(), networks=0), "cifar10")
+    table = comparable.of_dataset(tables.ranking(on_cifar10(), networks=0), "cifar10")
     for variant in ("published", "ours"):
-        found = matching.differences(table, variant, matching.SHARES)
+        found = comparable.differences(table, variant, comparable.SHARES)
         assert found.empty
-        assert matching.say(found, variant) == f"Only {variant}: nothing to compare."
-        assert "nothing" in matching.people(found).iloc[0, 0]
+        assert comparable.say(found, variant) == f"Only {variant}: nothing to compare."
+        assert "nothing" in comparable.people(found).iloc[0, 0]
 
 
 def test_what_cifar10_lacks():
     costs = costs_table(layers=("aol",)).assign(**LIKE_THEIRS)
-    runs, measured = matching.cifar10(on_cifar10(), costs).splitlines()
+    runs, measured = comparable.cifar10(on_cifar10(), costs).splitlines()
     assert runs.startswith("Not run: 25 networks")
     assert measured.startswith("Not measured: 29 networks")
-    assert matching.cifar10(runs_table(), costs_table()).count("27 networks") == 1
+    assert comparable.cifar10(runs_table(), costs_table()).count("27 networks") == 1
 
 
 # --- rankings
@@ -85,16 +85,16 @@ def test_a_ranking_by_accuracy_has_the_networks_of_figure_5():
         assert rows.value.is_monotonic_decreasing
         assert (rows.value.to_numpy() > 0).all()
     assert not by_accuracy.value.isna().any()
-    axes = plots.ranking(by_accuracy).axes
+    axes = rankings.ranking(by_accuracy).axes
     assert {axis.get_xlabel() for axis in axes} == {"accuracy (%)"}
     with pytest.raises(LiprefError, match="shows one of them"):
-        plots.ranking(pd.concat([by_cra, by_accuracy]))
+        rankings.ranking(pd.concat([by_cra, by_accuracy]))
 
 
 def test_all_networks_are_97_bars():
     assert tables.ranking(runs_table()[:0], networks=10).setting.value_counts().tolist() == [27, 17, 10, 10]
     assert len(tables.ranking(runs_table()[:0], networks=0)) == len(tables.poster_ranking()) == 97
-    assert sum(len(axis.patches) for axis in plots.ranking(tables.poster_ranking()).axes) == 97
+    assert sum(len(axis.patches) for axis in rankings.ranking(tables.poster_ranking()).axes) == 97
     assert "best three" in " ".join(tables.ranking(runs_table(), networks=3).setting)
 
 
@@ -135,11 +135,11 @@ def test_records_that_fit_are_taken(tmp_path):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tiny_imagenet_has_a_panel_for_every_measure(variant):
     for costs in (pd.DataFrame(), costs_table().assign(image_size=64)):
-        table = comparison.variant(tiny_imagenet.table(costs), variant)
+        table = comparison.variant(figure8.table(costs), variant)
         if table.empty:
             continue
-        blanks = tiny_imagenet.blanks(variant)
-        figure = plots.beside(table, blanks)
+        blanks = figure8.blanks(variant)
+        figure = cost_figures.beside(table, blanks)
         assert len(figure.axes) == len(blanks)
         empty = sum(text.get_text() in set(blanks.values()) for axis in figure.axes for text in axis.texts)
         filled = len(table.groupby(["measure", "source"]))
@@ -147,19 +147,19 @@ def test_tiny_imagenet_has_a_panel_for_every_measure(variant):
 
 
 def test_tiny_imagenets_times_are_table_8s():
-    rows = tiny_imagenet.table(pd.DataFrame())
+    rows = figure8.table(pd.DataFrame())
     (value,) = rows[(rows.layer == "aol") & (rows["size"] == "XS")].value
     assert value == pytest.approx(7200 / published.epochs("tiny-imagenet-200", "XS", "aol", "2h"), abs=1e-3)
     assert set(rows.measure) == {"training time per epoch"}
-    assert "ECO" not in matching.measurements(rows, tiny_imagenet.DATASET)
+    assert "ECO" not in comparable.measurements(rows, figure8.DATASET)
 
 
 # --- the authors' runs
 
 
 def test_curves_end_with_nan_and_are_the_logged_shares():
-    table = authors.curves([])
-    figure = plots.learning_curves(table)
+    table = authors_runs.curves([])
+    figure = authors_runs.learning_curves(table)
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["paper: XS", "paper: S", "paper: M"]
     lines = [line for axis in figure.axes for line in axis.lines]
     assert len([line for line in lines if len(line.get_xdata()) > 1]) == 26  # one folder has no curve
@@ -170,38 +170,38 @@ def test_curves_end_with_nan_and_are_the_logged_shares():
     (drawn,) = [line for line in figure.axes[0].lines if line.get_label() == "AOL"]
     np.testing.assert_allclose(drawn.get_ydata(), 100 * run.test_cra_36_255)
     with pytest.raises(LiprefError, match="no rows"):
-        plots.learning_curves(table[:0])
+        authors_runs.learning_curves(table[:0])
 
 
 def test_ours_stand_beside_the_authors_runs():
     record = RUNS[1]
-    table = authors.curves([record])
+    table = authors_runs.curves([record])
     ours = table[table.source == "ours"]
     assert len(ours) == len(record["history"])
     assert ours.share.iloc[-1] == 1
     assert ours.test_accuracy.iloc[-1] == record["certificate"]["accuracy"]["value"]
-    assert len(plots.learning_curves(table).axes) == 6
+    assert len(authors_runs.learning_curves(table).axes) == 6
     runs = runs_table(layers=("aol",), dataset="cifar10").assign(weight_decay=0.0, train_seconds=7200.0)
-    both = authors.runs(runs)
+    both = authors_runs.runs(runs)
     assert both.source.tolist() == ["paper"] * 27 + ["ours"]
     assert both.wall_hours.iloc[-1] == 2
-    found = comparison.differences(authors.tidy(both, runs), matching.SHARES)
+    found = comparison.differences(authors_runs.tidy(both, runs), comparable.SHARES)
     assert len(found) == 42  # 21 places have a run that ended well
     assert (found.verdict != comparison.NOT_RUN).sum() == 2
 
 
 def test_repeats_count_once_and_failures_are_named():
-    runs = authors.runs(pd.DataFrame())
-    assert "27 published runs, 21 with a result" in authors.say(runs)
-    assert "CPL S (diverged nan, epoch 3294 of 9564)" in authors.say(runs)
-    tidy = authors.tidy(runs, pd.DataFrame())
+    runs = authors_runs.runs(pd.DataFrame())
+    assert "27 published runs, 21 with a result" in authors_runs.say(runs)
+    assert "CPL S (diverged nan, epoch 3294 of 9564)" in authors_runs.say(runs)
+    tidy = authors_runs.tidy(runs, pd.DataFrame())
     (value,) = tidy[(tidy.layer == "sll") & (tidy["size"] == "S") & (tidy.measure == "CRA(36/255)")].value
     assert value == pytest.approx(61.98)
 
 
 @pytest.mark.parametrize("name", ["statistics", "layers", "networks"])
 def test_files_are_whole_and_text(name):
-    table = authors.file(name)
-    assert len(authors.people(table)) == len(table) > 0
-    assert authors.people(table).map(lambda cell: isinstance(cell, str)).all().all()
-    assert authors.file(name, "ours").empty
+    table = authors_runs.file(name)
+    assert len(authors_runs.people(table)) == len(table) > 0
+    assert authors_runs.people(table).map(lambda cell: isinstance(cell, str)).all().all()
+    assert authors_runs.file(name, "ours").empty

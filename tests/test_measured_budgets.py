@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipref import budgeting, budgets, data, pace, plans, published, sweeps
+from lipref import data
 from lipref.errors import LiprefError
+from lipref.paper import published
 from lipref.paths import ROOT
+from lipref.runs import budgeting, budgets, plans, sweeps
 from lipref.training.speed import Speed, usual
 
 
@@ -117,7 +119,7 @@ def test_a_measured_budget_is_fixed_once(tmp_path, timings):
     assert budgeting.foresee(plan_of(tmp_path), shape) == (plan, {("XS", "aol")})
     longer = budgeting.settle(plan_of(tmp_path, budget="20s measured"), shape)
     assert longer.settings_of("digits", "XS", "aol").epochs == 50
-    assert {each.epochs for each in pace.read(tmp_path)} == {5, 50}
+    assert {each.epochs for each in budgets.read(tmp_path)} == {5, 50}
 
 
 def test_the_step_that_is_timed_is_the_one_that_trains(tmp_path, timings, monkeypatch):
@@ -131,7 +133,7 @@ def test_the_step_that_is_timed_is_the_one_that_trains(tmp_path, timings, monkey
     monkeypatch.setattr(budgeting.measurements, "run", run)
     fast = Speed(channels_last=True, fused=True)
     plain = budgeting.settle(plan_of(tmp_path), shape)
-    assert "speed" not in json.loads((tmp_path / pace.FILE).read_text())["epochs"][0]  # as before there were options
+    assert "speed" not in json.loads((tmp_path / budgets.FILE).read_text())["epochs"][0]  # as before there were options
     timings[1]["seconds"] = 0.25
     quick = budgeting.settle(plan_of(tmp_path, speed=fast), shape)
     assert timed == [Speed(), fast]  # never None, which would be the device's usual ones
@@ -147,7 +149,7 @@ def test_a_measured_budget_takes_the_usual_options_of_cuda(tmp_path, timings, mo
     plan = plan_of(tmp_path, device="cuda", speed=usual("cuda"))
     settled = budgeting.settle(plan, data.shape("digits"))
     assert settled.paces[0].speed == "channels_last=True, fused=True, cuda_graphs=True"
-    assert pace.read(tmp_path) == list(settled.paces)
+    assert budgets.read(tmp_path) == list(settled.paces)
 
 
 def test_only_what_is_missing_is_timed(tmp_path, timings):
@@ -174,7 +176,7 @@ def test_other_budgets_measure_nothing(tmp_path, timings):
 
 
 def test_a_damaged_file_is_refused(tmp_path, timings):
-    (tmp_path / pace.FILE).write_text('{"format": 1}')
+    (tmp_path / budgets.FILE).write_text('{"format": 1}')
     with pytest.raises(LiprefError, match="damaged"):
         budgeting.settle(plan_of(tmp_path), data.shape("digits"))
 
@@ -196,8 +198,8 @@ def test_the_search_has_the_epochs_of_two_hours_at_most_the_runs(tmp_path):
     assert plan.search_of("cifar10", "XS", "standard").epochs == 7
     answer = {"budget": "24h measured", "layer": "aol", "layer_sha256": None, "size": "XS", "images": 100,
               "batch_size": 10, "image_size": 8, "device": "cpu", "step_seconds": 1.0, "origin": ""}  # fmt: skip
-    assert pace.Pace(epochs=8640, **answer).search_epochs() == 720
-    assert pace.Pace(epochs=3, **answer).search_epochs() == 3
+    assert budgets.Pace(epochs=8640, **answer).search_epochs() == 720
+    assert budgets.Pace(epochs=3, **answer).search_epochs() == 3
 
 
 def test_a_partial_plan_leaves_out_what_the_paper_lacks():

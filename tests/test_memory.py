@@ -6,8 +6,8 @@ import pytest
 import torch
 from contract import METHODS, build
 
+from lipref.bench.memory import peak_bytes
 from lipref.errors import LiprefError
-from lipref.memory import peak_bytes
 
 KB = 1024
 

@@ -10,10 +10,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lipref import notebooks
 from lipref.errors import LiprefError
-from lipref.notebooks import kernels
-from lipref.notebooks.execution import damaged
+from lipref.report import batch, execute, items, kernels, parameters
+from lipref.report.execute import damaged
 
 PARAMETERS = """\
 word: str = "a=b"  # some text
@@ -56,10 +55,10 @@ def gone(pid):
 
 
 def test_parameters_are_read(tmp_path):
-    found = notebooks.parameters_of(write(tmp_path / "n.ipynb", PARAMETERS))
+    found = parameters.parameters_of(write(tmp_path / "n.ipynb", PARAMETERS))
     assert list(found) == ["word", "count", "rate", "flag", "out"]
-    assert found["word"] == notebooks.Parameter("word", "str", "a=b", "some text")
-    assert found["rate"] == notebooks.Parameter("rate", "float", -1e-3, "per step")
+    assert found["word"] == parameters.Parameter("word", "str", "a=b", "some text")
+    assert found["rate"] == parameters.Parameter("rate", "float", -1e-3, "per step")
     assert found["count"].help == ""
 
 
@@ -79,7 +78,7 @@ def test_parameters_are_read(tmp_path):
 )
 def test_parameters_that_papermill_would_lose_are_refused(tmp_path, cells, tagged, named):
     with pytest.raises(LiprefError, match=named):
-        notebooks.parameters_of(write(tmp_path / "n.ipynb", *cells, tagged=tagged))
+        parameters.parameters_of(write(tmp_path / "n.ipynb", *cells, tagged=tagged))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_parameters_that_papermill_would_lose_are_refused(tmp_path, cells, tagge
     ],
 )
 def test_text_becomes_the_annotated_type(tmp_path, given, value):
-    (checked,) = notebooks.check(write(tmp_path / "n.ipynb", PARAMETERS), given).values()
+    (checked,) = parameters.check(write(tmp_path / "n.ipynb", PARAMETERS), given).values()
     assert checked == value
     assert type(checked) is type(value)
 
@@ -118,7 +117,7 @@ def test_text_becomes_the_annotated_type(tmp_path, given, value):
 def test_wrong_values_are_refused_before_a_kernel_starts(tmp_path, given, named):
     source = write(tmp_path / "n.ipynb", PARAMETERS)
     with pytest.raises(LiprefError, match=named) as refusal:
-        notebooks.execute(source, tmp_path / "done.ipynb", given)
+        execute.execute(source, tmp_path / "done.ipynb", given)
     assert "\n" not in str(refusal.value)
     assert left(tmp_path) == ["n.ipynb"]
 
@@ -132,7 +131,7 @@ def test_an_execution_is_repeatable_to_the_byte(tmp_path, monkeypatch):
     cells = []
     for name in ("one", "two"):
         folder = tmp_path / name
-        done = notebooks.execute(
+        done = execute.execute(
             source,
             folder / "done.ipynb",
             {"rate": "1e-3", "count": 7},
@@ -173,9 +172,9 @@ def failures(tmp_path_factory):
         folder.mkdir()
         for old in ("done.ipynb", "old.csv"):
             (folder / old).write_text("good")
-        item = notebooks.Item(name, "Table 9", "t", "s", ("out",), (), tuple(outputs), "1 s", "new", root)
+        item = items.Item(name, "Table 9", "t", "s", ("out",), (), tuple(outputs), "1 s", "new", root)
         jobs.append((item, folder / "done.ipynb", {}))
-    results = notebooks.execute_all(jobs, workers=2, timeout=5)
+    results = items.execute_all(jobs, workers=2, timeout=5)
     return root, {item.name: result for item, result in results}
 
 
@@ -207,11 +206,11 @@ def test_a_kernel_that_does_not_answer_is_started_again(tmp_path, monkeypatch, b
 
     monkeypatch.setattr(kernels.Kernels, "manager_class", manager_class)
     if bad < starts:
-        notebooks.execute(source, tmp_path / "done.ipynb", {})
+        execute.execute(source, tmp_path / "done.ipynb", {})
     else:
         monkeypatch.setattr(kernels, "START_SECONDS", 3)
         with pytest.raises(LiprefError, match="didn't respond in 3 seconds"):
-            notebooks.execute(source, tmp_path / "done.ipynb", {})
+            execute.execute(source, tmp_path / "done.ipynb", {})
     assert len(made) == starts
 
 
@@ -249,7 +248,7 @@ def test_an_interrupt_stops_the_kernels_and_leaves_nothing(tmp_path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            notebooks.execute(source, tmp_path / "done.ipynb", {}, on_cell=interrupt)
+            execute.execute(source, tmp_path / "done.ipynb", {}, on_cell=interrupt)
     finally:
         signal.signal(signal.SIGINT, before)
     assert gone(int((tmp_path / "pid").read_text()))
@@ -266,15 +265,15 @@ def test_an_interrupt_stops_the_kernels_and_leaves_nothing(tmp_path):
     ],
 )
 def test_a_grid_is_read(tmp_path, arguments, grid):
-    assert notebooks.parse_grid(arguments) == grid
+    assert batch.parse_grid(arguments) == grid
     (tmp_path / "grid.yaml").write_text("count: [1, 2]\nword: x\n")
-    assert notebooks.parse_grid([*arguments, f"@{tmp_path}/grid.yaml"]) == grid | {"count": [1, 2], "word": ["x"]}
+    assert batch.parse_grid([*arguments, f"@{tmp_path}/grid.yaml"]) == grid | {"count": [1, 2], "word": ["x"]}
 
 
 @pytest.mark.parametrize("argument", ["seed", "seed=", "seed=0,,1", "=1", "@nowhere.yaml", "a=3"])
 def test_a_wrong_grid_is_refused(argument):
     with pytest.raises(LiprefError):
-        notebooks.parse_grid(["a=1", argument])
+        batch.parse_grid(["a=1", argument])
 
 
 @pytest.mark.parametrize(
@@ -283,14 +282,14 @@ def test_a_wrong_grid_is_refused(argument):
 def test_a_grid_that_does_not_fit_is_refused_before_anything_runs(tmp_path, grid, named):
     source = write(tmp_path / "n.ipynb", PARAMETERS)
     with pytest.raises(LiprefError, match=named):
-        notebooks.run_grid(source, grid, tmp_path / "out")
+        batch.run_grid(source, grid, tmp_path / "out")
     assert left(tmp_path) == ["n.ipynb"]
 
 
 def test_a_grid_goes_on_where_it_stopped(tmp_path):
     source = write(tmp_path / "n.ipynb", PARAMETERS, "assert count != 2", WORK)
-    grid, out = notebooks.parse_grid(["count=1,2,3"]), tmp_path / "out"
-    first = notebooks.run_grid(source, grid, out, workers=2)
+    grid, out = batch.parse_grid(["count=1,2,3"]), tmp_path / "out"
+    first = batch.run_grid(source, grid, out, workers=2)
     assert [(point.status, point.ran) for point in first] == [("done", True), ("failed", True), ("done", True)]
     assert left(first[0].folder) == ["n.ipynb", "run.json", "work.csv"]
     record = json.loads((first[0].folder / "run.json").read_text())
@@ -299,7 +298,7 @@ def test_a_grid_goes_on_where_it_stopped(tmp_path):
 
     (first[2].folder / "run.json").write_text("{")
     done = []
-    second = notebooks.run_grid(source, grid, out, workers=2, on_done=done.append)
+    second = batch.run_grid(source, grid, out, workers=2, on_done=done.append)
     assert [(point.status, point.ran) for point in second] == [("done", False), ("failed", True), ("done", True)]
     assert "AssertionError" in second[1].note
     assert "run.json was damaged" in second[2].note
@@ -312,7 +311,7 @@ def test_a_grid_goes_on_where_it_stopped(tmp_path):
     assert os.path.isdir(out / index.folder[0])
 
     (first[0].folder / "work.csv").unlink()
-    (third,) = notebooks.run_grid(source, {"count": ["1"]}, out)
+    (third,) = batch.run_grid(source, {"count": ["1"]}, out)
     assert third.ran
     assert (third.folder / "work.csv").exists()
 
@@ -333,7 +332,7 @@ MAP = {
 def test_the_map_is_read(tmp_path):
     write(tmp_path / "n.ipynb", PARAMETERS)
     (tmp_path / "paper.yaml").write_text(json.dumps([MAP]))  # JSON is YAML
-    (item,) = notebooks.read_map(tmp_path / "paper.yaml")
+    (item,) = items.read_map(tmp_path / "paper.yaml")
     assert (item.item, item.outputs, item.notebook) == ("Table 1", ("n.csv",), tmp_path / "n.ipynb")
 
 
@@ -354,4 +353,4 @@ def test_a_wrong_map_is_refused(tmp_path, text, named):
     write(tmp_path / "n.ipynb", PARAMETERS)
     (tmp_path / "paper.yaml").write_text(text)
     with pytest.raises(LiprefError, match=named):
-        notebooks.read_map(tmp_path / "paper.yaml")
+        items.read_map(tmp_path / "paper.yaml")

@@ -12,8 +12,10 @@ import nbformat
 import pytest
 
 from lipref.errors import LiprefError
-from lipref.notebooks import execute, parameters_of, read_map
 from lipref.paths import PAPER, ROOT
+from lipref.report.execute import execute
+from lipref.report.items import read_map
+from lipref.report.parameters import parameters_of
 
 FOLDER = ROOT / "notebooks"
 ITEMS = read_map()

@@ -3,10 +3,11 @@
 import pytest
 from tiny_runs import TINY, cli
 
-from lipref import data, planning, plans, sweeps
-from lipref.commands import plan as plan_command
-from lipref.commands import reproduce as reproduce_command
-from lipref.commands import train as train_command
+from lipref import data
+from lipref.cli import plan as plan_command
+from lipref.cli import reproduce as reproduce_command
+from lipref.cli import train as train_command
+from lipref.runs import planning, plans, sweeps
 from lipref.training.speed import Speed, usual
 
 PAPER = {"dataset": "cifar10", "sizes": ("XS", "L"), "layers": ("standard", "lot", "soc"), "budget": "24h",

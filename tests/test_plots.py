@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 from fake_tables import COSTLY, costs_table, diverged, runs_table
 
-from lipref import plots, tables
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.layers.excluded import EXCLUDED
+from lipref.paper import cost_figures, exponents_figure, figure1, panels, radius_curves, rankings, style, table2, tables
+from lipref.paper import style as looks
 from lipref.paths import ROOT
-from lipref.plots import scales
-from lipref.plots import style as looks
 
 FOUR = ("XS", "S", "M", "L")
 
@@ -32,15 +31,15 @@ def curves(layers=tuple(COSTLY)):
 
 PICTURES = {
     "training_time": (
-        plots.training_time, lambda sizes: tables.training_time(costs_table(sizes=sizes), "digits", 1437)
+        cost_figures.training_time, lambda sizes: tables.training_time(costs_table(sizes=sizes), "digits", 1437)
     ),
     "inference_throughput": (
-        plots.inference_throughput, lambda sizes: tables.inference_throughput(costs_table(sizes=sizes))
+        cost_figures.inference_throughput, lambda sizes: tables.inference_throughput(costs_table(sizes=sizes))
     ),
-    "memory": (plots.memory, lambda sizes: tables.memory(costs_table(sizes=sizes))),
-    "radar": (plots.radar, lambda sizes: tables.radar(runs_table(sizes=sizes), costs_table(sizes=sizes))),
-    "ranking": (plots.ranking, lambda sizes: tables.ranking(runs_table(sizes=sizes))),
-    "accuracy": (plots.accuracy, lambda sizes: tables.accuracy(runs_table(sizes=sizes), "digits")),
+    "memory": (cost_figures.memory, lambda sizes: tables.memory(costs_table(sizes=sizes))),
+    "radar": (figure1.radar, lambda sizes: tables.radar(runs_table(sizes=sizes), costs_table(sizes=sizes))),
+    "ranking": (rankings.ranking, lambda sizes: tables.ranking(runs_table(sizes=sizes))),
+    "accuracy": (table2.accuracy, lambda sizes: tables.accuracy(runs_table(sizes=sizes), "digits")),
 }  # fmt: skip
 
 
@@ -75,7 +74,7 @@ def test_every_value_of_the_table_is_drawn(name, sizes, tmp_path):
         if not any(np.isclose(numbers, factor * row.value, rtol=1e-9).any() for factor in (1.0, scale, 1e-9))
     ]  # fmt: skip
     assert missing == []
-    plots.save(figure, tmp_path / name)  # no warning, nothing that cannot be drawn
+    style.save(figure, tmp_path / name)  # no warning, nothing that cannot be drawn
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -97,7 +96,7 @@ def test_what_diverged_is_named_under_the_picture(name):
     assert "SOC: diverged" in texts(draw(makes[name](runs))).replace(" XS", "")
     assert "diverged" not in texts(draw(makes[name](whole)))
     assert "SOC: diverged" in texts(
-        plots.robustness_curve(tables.mean_curves(curves(("aol",)).assign(size="XS", seed=0),
+        radius_curves.robustness_curve(tables.mean_curves(curves(("aol",)).assign(size="XS", seed=0),
                                                   runs[runs.layer.isin(["aol", "soc"])], "XS"))
     )  # fmt: skip
 
@@ -106,20 +105,20 @@ def test_what_diverged_is_named_under_the_picture(name):
 @pytest.mark.parametrize(("least", "most"), [(3, 4), (90, 5000), (1e3, 3e9), (0.002, 600), (1, 1)])
 def test_ticks_are_evenly_spaced(least, most, unit):
     """1, 2, 5, 10, ... without a gap, or powers of ten with equal gaps; each text is the tick's own number."""
-    ticks = scales._ticks(*scales.limits(least, most))
-    assert 2 <= len(ticks) <= scales.MOST_TICKS
+    ticks = panels._ticks(*panels.limits(least, most))
+    assert 2 <= len(ticks) <= panels.MOST_TICKS
     leads = {f"{tick:e}"[0] for tick in ticks}
     assert leads <= {"1", "2", "5"}
     factors = [high / low for low, high in itertools.pairwise(ticks)]
     assert max(factors) / min(factors) < 1.26 or (leads != {"1"} and max(factors) <= 2.6)
-    sizes = {name: size for size, name in scales._UNITS[unit]}
+    sizes = {name: size for size, name in panels._UNITS[unit]}
     for tick in ticks:
-        number, name = scales._text(tick, unit)
+        number, name = panels._text(tick, unit)
         assert float(number.replace(",", "")) * sizes[name] == pytest.approx(tick)
 
 
 def test_layers_at_one_size_stand_side_by_side():
-    (axis, *_) = plots.memory(tables.memory(costs_table())).axes
+    (axis, *_) = cost_figures.memory(tables.memory(costs_table())).axes
     places = {line.get_color(): line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) > 1}
     assert len(set(places.values())) == len(places) == len(LAYERS)
 
@@ -150,16 +149,16 @@ def test_axes_have_units(name, unit):
 
 def test_bars_are_sorted_and_labelled():
     table = tables.ranking(runs_table())
-    (first, *_) = plots.ranking(table).axes
+    (first, *_) = rankings.ranking(table).axes
     widths = [patch.get_width() for patch in first.patches]
     assert widths == sorted(widths, reverse=True)
     best = table[table.source == "ours"].sort_values("value").iloc[-1]
     assert widths[0] == best.value
-    assert first.get_yticklabels()[0].get_text() == f"{plots.display_name(best.layer)} {best['size']}"
+    assert first.get_yticklabels()[0].get_text() == f"{style.display_name(best.layer)} {best['size']}"
 
 
 def test_curves_are_the_shares():
-    figure = plots.robustness_curve(curves())
+    figure = radius_curves.robustness_curve(curves())
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     np.testing.assert_allclose(lines["AOL"].get_xdata(), [0, 36, 72, 255])
     expected = 100 * curves(("standard", "aol")).query("layer == 'aol'").share
@@ -182,30 +181,30 @@ def test_curves_are_the_shares():
 def test_tables_that_cannot_be_drawn_are_refused(change, named):
     table = tables.training_time(costs_table(), "digits", 1437)
     with pytest.raises(LiprefError, match=named):
-        plots.training_time(change(table))
+        cost_figures.training_time(change(table))
 
 
 def test_a_curve_that_grows_is_refused():
     table = curves()
     table.loc[table.radius == 1.0, "share"] = 0.95
     with pytest.raises(LiprefError, match="grows"):
-        plots.robustness_curve(table)
+        radius_curves.robustness_curve(table)
 
 
 def test_looks_differ_without_colour():
     """Built-in layers, excluded ones and one's own: markers, line styles and hatches tell them apart in greyscale."""
-    styles = plots.layer_styles([*LAYERS, *EXCLUDED, "One", "Two", "Three"])
-    assert len({style.marker for style in styles.values()}) == len(styles)
-    assert len({(style.linestyle, style.hatch) for style in styles.values()}) == len(styles)
-    for style in styles.values():
-        assert np.dot(matplotlib.colors.to_rgb(style.color), (0.299, 0.587, 0.114)) < 0.72  # dark enough on white
+    styles = style.layer_styles([*LAYERS, *EXCLUDED, "One", "Two", "Three"])
+    assert len({look.marker for look in styles.values()}) == len(styles)
+    assert len({(look.linestyle, look.hatch) for look in styles.values()}) == len(styles)
+    for look in styles.values():
+        assert np.dot(matplotlib.colors.to_rgb(look.color), (0.299, 0.587, 0.114)) < 0.72  # dark enough on white
 
 
 def test_a_layer_looks_the_same_everywhere():
-    everywhere = plots.layer_styles([*LAYERS, "Mine"])
-    assert plots.layer_styles(["soc"])["soc"] == everywhere["soc"]
-    assert plots.layer_styles(["Mine", "soc"])["Mine"] == everywhere["Mine"]
-    assert plots.layer_styles(["Mine", "Other"])["Other"] != everywhere["Mine"]
+    everywhere = style.layer_styles([*LAYERS, "Mine"])
+    assert style.layer_styles(["soc"])["soc"] == everywhere["soc"]
+    assert style.layer_styles(["Mine", "soc"])["Mine"] == everywhere["Mine"]
+    assert style.layer_styles(["Mine", "Other"])["Other"] != everywhere["Mine"]
 
 
 SCRIPT = """
@@ -220,8 +219,8 @@ plots.save(plots.memory(tables.memory(costs_table())), Path(sys.argv[1]))
 
 def test_the_same_picture_is_the_same_bytes(tmp_path):
     table = tables.memory(costs_table())
-    first = [path.read_bytes() for path in plots.save(plots.memory(table), tmp_path / "a")]
-    second = [path.read_bytes() for path in plots.save(plots.memory(table), tmp_path / "b")]
+    first = [path.read_bytes() for path in style.save(cost_figures.memory(table), tmp_path / "a")]
+    second = [path.read_bytes() for path in style.save(cost_figures.memory(table), tmp_path / "b")]
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "c")], cwd=ROOT, check=True)
     third = [(tmp_path / f"c.{suffix}").read_bytes() for suffix in ("png", "pdf")]
     assert first == second == third
@@ -233,20 +232,20 @@ def test_the_same_picture_is_the_same_bytes(tmp_path):
 def test_a_picture_that_was_shown_is_saved_as_one_that_was_not(tmp_path):
     """A notebook's kernel shows what it saves; `lipref figures` does not."""
     table = pd.read_csv(ROOT / "figures" / "table1_complexity_counts.csv").fillna({"way": ""})
-    unseen = [path.read_bytes() for path in plots.save(plots.exponents(table), tmp_path / "unseen")]
-    picture = plots.exponents(table)
+    unseen = [path.read_bytes() for path in style.save(exponents_figure.exponents(table), tmp_path / "unseen")]
+    picture = exponents_figure.exponents(table)
     assert picture._repr_png_() == picture._repr_png_()
-    assert [path.read_bytes() for path in plots.save(picture, tmp_path / "seen")] == unseen
+    assert [path.read_bytes() for path in style.save(picture, tmp_path / "seen")] == unseen
 
 
 @pytest.mark.parametrize("name", ["a$b$", "q$^$x", "a$"])
 def test_dollar_signs_of_a_name_are_no_formula(name, tmp_path):
-    figure = plots.accuracy(tables.accuracy(runs_table(dataset=name), name))
-    plots.save(figure, tmp_path / "figure")
+    figure = table2.accuracy(tables.accuracy(runs_table(dataset=name), name))
+    style.save(figure, tmp_path / "figure")
     named = [text for text in figure.findobj(matplotlib.text.Text) if name in text.get_text()]
     assert named
     assert not any(text.get_parse_math() for text in named)
-    plots.save(plots.blank(f"no run on {name}"), tmp_path / "blank")
+    style.save(style.blank(f"no run on {name}"), tmp_path / "blank")
 
 
 def test_powers_on_logarithmic_axes_are_formulas(tmp_path):
@@ -255,7 +254,7 @@ def test_powers_on_logarithmic_axes_are_formulas(tmp_path):
         axis = figure.subplots()
         axis.set_yscale("log")
         axis.plot([1, 2], [1e-9, 1e9])
-    plots.save(figure, tmp_path / "figure")
+    style.save(figure, tmp_path / "figure")
     visible = (text for text in figure.findobj(matplotlib.text.Text) if text.get_visible())
     powers = [text for text in visible if "10^" in text.get_text()]
     assert powers

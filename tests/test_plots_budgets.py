@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lipref import plots, published
 from lipref.errors import LiprefError
-from lipref.items import budget_records, budget_tables
+from lipref.paper import budgets, budgets_figure, published, table2, table4
+from lipref.runs import budget_records
 
 NONE = pd.DataFrame(columns=["size", "budget"])
 SETS = [("CIFAR-10", 3), ("CIFAR-10", 1), ("CIFAR-100", 3), ("TinyImageNet", 3)]
@@ -15,7 +15,7 @@ SETS = [("CIFAR-10", 3), ("CIFAR-10", 1), ("CIFAR-100", 3), ("TinyImageNet", 3)]
 
 def ours(*made):
     return pd.DataFrame(
-        [budget_records.runs.row(each) | {"budget": budget_records.budget_of(each, "cifar10")} for each in made]
+        [budget_records.row(each) | {"budget": budget_records.budget_of(each, "cifar10")} for each in made]
     )
 
 
@@ -32,8 +32,8 @@ def texts(figure):
 
 @pytest.mark.parametrize(("name", "kernel_size"), SETS)
 def test_every_value_is_a_dot(name, kernel_size):
-    table = budget_tables.shares(budget_tables.by_budget(NONE, name, kernel_size))
-    figure = plots.budget_dots(table)
+    table = budgets.shares(budgets.by_budget(NONE, name, kernel_size))
+    figure = budgets_figure.budget_dots(table)
     numbers = drawn(figure, 0)
     values = table.value.dropna()
     assert all(np.isclose(numbers, value).any() for value in values)
@@ -45,8 +45,8 @@ def test_every_value_is_a_dot(name, kernel_size):
 
 @pytest.mark.parametrize(("name", "kernel_size"), SETS)
 def test_every_cra_is_on_a_line(name, kernel_size):
-    table = budget_tables.shares(budget_tables.by_budget(NONE, name, kernel_size), ("CRA(36/255)",))
-    figure = plots.budget_lines(table)
+    table = budgets.shares(budgets.by_budget(NONE, name, kernel_size), ("CRA(36/255)",))
+    figure = budgets_figure.budget_lines(table)
     assert len(figure.axes) == 4
     numbers = drawn(figure, 1)
     assert all(np.isclose(numbers, value).any() for value in table.value.dropna())
@@ -54,14 +54,14 @@ def test_every_cra_is_on_a_line(name, kernel_size):
 
 
 def test_what_failed_is_named_with_its_budgets():
-    table = budget_tables.shares(budget_tables.by_budget(NONE, "CIFAR-10", 1))
-    words = texts(plots.budget_dots(table))
+    table = budgets.shares(budgets.by_budget(NONE, "CIFAR-10", 1))
+    words = texts(budgets_figure.budget_dots(table))
     for text in ("CPL S 1x1: diverged (24 h)", "CPL M 1x1: diverged (10, 24 h)", "LOT M 1x1: no result"):
         assert text in words
     assert "LOT M 1x1: no result (" not in words
-    assert "BnB" in [text.get_text() for text in plots.budget_dots(table).axes[0].get_yticklabels()]
+    assert "BnB" in [text.get_text() for text in budgets_figure.budget_dots(table).axes[0].get_yticklabels()]
     assert "LOT L: out of memory" in texts(
-        plots.budget_lines(budget_tables.shares(budget_tables.by_budget(NONE, "CIFAR-100"), ("CRA(36/255)",)))
+        budgets_figure.budget_lines(budgets.shares(budgets.by_budget(NONE, "CIFAR-100"), ("CRA(36/255)",)))
     )
 
 
@@ -70,27 +70,27 @@ def test_ours_have_panels_of_their_own_with_intervals():
         fake_records.record(layer=layer, width=1.0, cra_36=50 + place) for place, layer in enumerate(("aol", "soc"))
     ]
     made += [fake_records.record(layer="aol", budget="24h", diverged=True)]
-    table = budget_tables.shares(budget_tables.by_budget(ours(*made), "CIFAR-10"))
-    figure = plots.budget_dots(table)
+    table = budgets.shares(budgets.by_budget(ours(*made), "CIFAR-10"))
+    figure = budgets_figure.budget_dots(table)
     assert len(figure.axes) == 16
     numbers = drawn(figure, 0)
     for value in (49, 50, 51, 52):  # both values with the ends of their intervals
         assert np.isclose(numbers, value).any()
     assert "ours, AOL XS: diverged (24 h)" in texts(figure)
-    assert len(plots.budget_lines(table[table.measure == "CRA(36/255)"]).axes) == 8
+    assert len(budgets_figure.budget_lines(table[table.measure == "CRA(36/255)"]).axes) == 8
 
 
 def test_a_line_does_not_bridge_a_budget_without_a_value():
     made = [fake_records.record(layer="aol", budget=budget, diverged=budget == "10h") for budget in published.BUDGETS]
-    table = budget_tables.shares(budget_tables.by_budget(ours(*made), "CIFAR-10"), ("CRA(36/255)",))
-    (axis, *_) = plots.budget_lines(table[table.source == "ours"]).axes
+    table = budgets.shares(budgets.by_budget(ours(*made), "CIFAR-10"), ("CRA(36/255)",))
+    (axis, *_) = budgets_figure.budget_lines(table[table.source == "ours"]).axes
     (line,) = [line for line in axis.lines if len(line.get_ydata()) == 3 and line.get_marker() == "o"]
     assert np.isnan(np.asarray(line.get_ydata(), dtype=float)).tolist() == [False, True, False]
 
 
 def test_every_value_of_the_literature_is_a_dot():
-    table = budget_tables.shares(budget_tables.literature(NONE), budget_tables.RADII)
-    figure = plots.radii_dots(table)
+    table = budgets.shares(budgets.literature(NONE), budgets.RADII)
+    figure = table4.radii_dots(table)
     numbers = drawn(figure, 0)
     assert all(np.isclose(numbers, value).any() for value in table.value)
     assert len(figure.axes) == 2
@@ -100,19 +100,19 @@ def test_every_value_of_the_literature_is_a_dot():
 
 
 def test_table_2_names_the_data_set_of_a_lost_run():
-    words = texts(plots.accuracy(budget_tables.all_sets(pd.DataFrame())))
+    words = texts(table2.accuracy(budgets.all_sets(pd.DataFrame())))
     assert "CPL S: diverged (CIFAR-100, 24 h)" in words
     assert "LOT L: out of memory" in words
     assert "LOT L: out of memory (" not in words
 
 
 def test_tables_that_cannot_be_drawn_are_refused():
-    table = budget_tables.shares(budget_tables.by_budget(NONE, "CIFAR-10"))
+    table = budgets.shares(budgets.by_budget(NONE, "CIFAR-10"))
     with pytest.raises(LiprefError, match="has no budget"):
-        plots.budget_dots(table.assign(setting=table.setting.str.removesuffix(" h")))
+        budgets_figure.budget_dots(table.assign(setting=table.setting.str.removesuffix(" h")))
     with pytest.raises(LiprefError, match="several data sets"):
-        plots.budget_dots(pd.concat([table, budget_tables.shares(budget_tables.by_budget(NONE, "CIFAR-100"))]))
+        budgets_figure.budget_dots(pd.concat([table, budgets.shares(budgets.by_budget(NONE, "CIFAR-100"))]))
     with pytest.raises(LiprefError, match="of one measure"):
-        plots.budget_lines(table)
+        budgets_figure.budget_lines(table)
     with pytest.raises(LiprefError, match="no rows"):
-        plots.radii_dots(table[:0])
+        table4.radii_dots(table[:0])

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lipref import plots
 from lipref.errors import LiprefError
+from lipref.paper import certificates_figure, style
 
 
 def specimens(**changes):
@@ -40,17 +40,17 @@ def texts(figure):
 
 
 def test_refuted_certificates_are_drawn_and_counted(tmp_path):
-    figure = plots.refuted(specimens())
+    figure = certificates_figure.refuted(specimens())
     left, right = figure.axes
     assert [patch.get_width() for patch in left.patches] == [93, 40, 90, 7]
     assert [patch.get_width() for patch in right.patches] == [94, 41, 0, 0]
     assert {"90 of 93 refuted", "0 of 41 refuted"} <= set(texts(figure))
-    first, second = (plots.save(plots.refuted(specimens()), tmp_path / name) for name in ("a", "b"))
+    first, second = (style.save(certificates_figure.refuted(specimens()), tmp_path / name) for name in ("a", "b"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_every_gap_is_drawn_and_nothing_below_the_axis():
-    figure = plots.gaps(gaps())
+    figure = certificates_figure.gaps(gaps())
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["before training", "after training"]
     for axis in figure.axes:
         values = np.concatenate([line.get_ydata() for line in axis.lines])
@@ -61,7 +61,7 @@ def test_every_gap_is_drawn_and_nothing_below_the_axis():
 
 
 def test_attacks_are_drawn_above_certificates():
-    figure = plots.certified_and_attacked(curves())
+    figure = certificates_figure.certified_and_attacked(curves())
     shown = [axis for axis in figure.axes if axis.get_visible()]
     assert [axis.get_title(loc="left") for axis in shown] == ["BCOP", "SOC", "MyConv"]
     for axis in shown:
@@ -70,19 +70,19 @@ def test_attacks_are_drawn_above_certificates():
         assert list(attacked.get_ydata()) == [90, 75]
         # Between two radii neither line may claim more than its points.
         assert (certified.get_drawstyle(), attacked.get_drawstyle()) == ("steps-pre", "steps-post")
-    only = plots.certified_and_attacked(curves().query("way == 'certified'"))
+    only = certificates_figure.certified_and_attacked(curves().query("way == 'certified'"))
     assert not any("attack (" in text for text in texts(only))
 
 
 @pytest.mark.parametrize(
     ("draw", "table", "named"),
     [
-        (plots.refuted, specimens(refuted_proved=99), "plain"),
-        (plots.refuted, specimens().drop(columns="images"), "images"),
-        (plots.gaps, gaps(gap=2.0), "gap 2.0"),
-        (plots.gaps, gaps()[:0], "no rows"),
-        (plots.certified_and_attacked, curves(share=1.5), "share 1.5"),
-        (plots.certified_and_attacked, curves(way="hoped"), "hoped"),
+        (certificates_figure.refuted, specimens(refuted_proved=99), "plain"),
+        (certificates_figure.refuted, specimens().drop(columns="images"), "images"),
+        (certificates_figure.gaps, gaps(gap=2.0), "gap 2.0"),
+        (certificates_figure.gaps, gaps()[:0], "no rows"),
+        (certificates_figure.certified_and_attacked, curves(share=1.5), "share 1.5"),
+        (certificates_figure.certified_and_attacked, curves(way="hoped"), "hoped"),
     ],
 )
 def test_tables_that_cannot_be_drawn_are_refused(draw, table, named):

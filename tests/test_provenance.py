@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import lipref
-from lipref import provenance
 from lipref.errors import LiprefError
+from lipref.runs import provenance
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -51,7 +51,8 @@ def test_the_record_survives_json_and_names_the_versions():
 
 def test_torchvision_is_not_imported():
     code = (
-        "import sys; from lipref.provenance import environment; environment('cpu'); print('torchvision' in sys.modules)"
+        "import sys; from lipref.runs.provenance import environment; environment('cpu'); "
+        "print('torchvision' in sys.modules)"
     )
     root = Path(lipref.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)

@@ -15,9 +15,10 @@ from tiny_runs import CPU, EXAMPLE, tiny
 from torch import nn
 
 import lipref
-from lipref import convnet, experiment, fold, layers, lipschitz_bound, load, paths
+from lipref import convnet, fold, layers, lipschitz_bound, load, paths
 from lipref.layers import LAYERS, resolve
 from lipref.layers.excluded import EXCLUDED
+from lipref.runs import experiment
 
 FUNCTIONS = sorted(name for name in lipref.__all__ if name.islower())
 METHODS = sorted(name for name in lipref.__all__ if name.endswith("Conv2d"))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lipref import published
+from lipref.paper import published
 from lipref.paths import PAPER, ROOT
 
 FIGURES = ROOT / "figures"

@@ -8,14 +8,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lipref import experiment, plots, race
-from lipref.cli import app
-from lipref.commands.running import LEFT
+from lipref.cli.main import app
+from lipref.cli.running import LEFT
 from lipref.data import load_dataset
 from lipref.errors import LiprefError
-from lipref.race.recipes import ENTRIES, GOALS
-from lipref.race.runs import FILE
-from lipref.runs import row
+from lipref.paper import time_to_cra
+from lipref.runs import experiment, race
+from lipref.runs.race import ENTRIES, FILE, GOALS
+from lipref.runs.records import row
 from lipref.training.speed import Speed
 
 SETTINGS = {"batch_size": 32, "weight_decay": 1e-5}
@@ -91,7 +91,7 @@ def test_the_measured_step_decides_the_epochs(tmp_path):
 def test_a_slice_ends_at_a_step_and_the_next_goes_on(tmp_path, monkeypatch):
     whole, sliced = contest(tmp_path / "whole", minutes=(0.03,)), contest(tmp_path / "sliced", minutes=(0.03,))
     (expected,) = whole.records()
-    monkeypatch.setattr("lipref.race.runs.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("lipref.runs.race.CHECKPOINT_SECONDS", 0.0)
     seen, ended = [], 0
     while True:
         start = len(seen)
@@ -155,16 +155,16 @@ def test_a_goal_is_met_by_the_mean_over_seeds_within_the_time():
         *(made("soc", 5.0, seed, 0.63) for seed in range(3)),
         made("soc", 5.0, 0, 0.9, images="validation"), made("soc", 10.0, 0, 0.66),
     ]  # fmt: skip
-    found = race.goals(pd.DataFrame(rows), [("cpl", "S"), ("soc", "S")])
+    found = time_to_cra.goals(pd.DataFrame(rows), [("cpl", "S"), ("soc", "S")])
     assert found.reached.tolist()[:4] == ["55.0", "63.0", "66.0", "66.0"]
     assert found.met.tolist()[:4] == ["yes", "yes", "too few seeds", "no"]
     assert found.by[0] == "CPL S, 1 min, n = 3, GPU"
     layers = found[found.goal.str.contains("2 h")].set_index("goal")
     assert float(layers.loc["SOC S, the paper's 2 h", "CRA 36/255 wanted"]) > 40
     assert layers.loc["CPL S, the paper's 2 h", "met"] == "no"
-    on_digits = race.goals(pd.DataFrame([made("cpl", 1.0, 0, 0.9, dataset="digits")]), [("cpl", "S")])
+    on_digits = time_to_cra.goals(pd.DataFrame([made("cpl", 1.0, 0, 0.9, dataset="digits")]), [("cpl", "S")])
     assert set(on_digits.reached) == {"not measured"}
-    nothing = race.goals(pd.DataFrame(), [("cpl", "S")])
+    nothing = time_to_cra.goals(pd.DataFrame(), [("cpl", "S")])
     assert set(nothing.reached) == {"not measured"}
     assert len(nothing) == len(GOALS) + 1
 
@@ -172,9 +172,9 @@ def test_a_goal_is_met_by_the_mean_over_seeds_within_the_time():
 @pytest.mark.parametrize("bad", [{"trained": 1.01}, {"status": "diverged"}, {"proved": False}])
 def test_no_seed_may_be_left_out_of_a_goal(bad):
     rows = [made("cpl", 1.0, seed, 0.6) for seed in range(3)]
-    assert race.goals(pd.DataFrame(rows), []).met[0] == "yes"
-    assert race.goals(pd.DataFrame([*rows, made("cpl", 1.0, 3, 0.6, **bad)]), []).reached[0] == "not measured"
-    other = race.goals(pd.DataFrame([*rows, made("cpl", 1.0, 0, 0.5, machine="another")]), [])
+    assert time_to_cra.goals(pd.DataFrame(rows), []).met[0] == "yes"
+    assert time_to_cra.goals(pd.DataFrame([*rows, made("cpl", 1.0, 3, 0.6, **bad)]), []).reached[0] == "not measured"
+    other = time_to_cra.goals(pd.DataFrame([*rows, made("cpl", 1.0, 0, 0.5, machine="another")]), [])
     assert other.reached[0] == "60.0"
 
 
@@ -182,7 +182,7 @@ def test_the_table_has_mean_and_spread_and_names_what_diverged():
     table = pd.DataFrame(
         [made("cpl", 1.0, 0, 0.50), made("cpl", 1.0, 1, 0.52), made("aol", 1.0, 0, 0.6, status="diverged")]
     )
-    first, second = race.people(table).itertuples()
+    first, second = time_to_cra.people(table).itertuples()
     assert first.layer == "CPL"
     assert first._7 == "51.0 ± 1.4"
     assert first.n == 2
@@ -196,18 +196,18 @@ def test_rates_have_lines_of_their_own_and_the_best_is_drawn():
          for rate, values in ((0.1, (0.50, 0.54)), (0.2, (0.55, 0.51))) for seed, cra in enumerate(values)]
         + [made("cpl", 5.0, 0, 0.6), made("lot", 1.0, 0, 0.4, size="XS"), made("lot", 1.0, 0, 0.3)]
     )  # fmt: skip
-    shown = race.people(table)
+    shown = time_to_cra.people(table)
     assert shown["peak lr"].tolist() == ["0.2", "0.1", "0.1", "0.1", "0.1"]
     assert shown["CRA 36/255"].tolist()[:2] == ["53.0 ± 2.8", "52.0 ± 2.8"]
-    best = race.best_recipes(table)
+    best = time_to_cra.best_recipes(table)
     assert best.cra_36.tolist() == [0.55, 0.51, 0.6, 0.4]
 
 
 def test_tables_are_written_where_nothing_is_done(tmp_path, monkeypatch):
     (record,) = contest(tmp_path).records()
     diverged = {name: value for name, value in record.items() if name != "certificate"} | {"status": "diverged"}
-    monkeypatch.setattr("lipref.race.tables.row", lambda found: row(record) | {"status": "diverged"})
-    written = race.write([diverged], [("aol", "XS")], tmp_path / "tables")
+    monkeypatch.setattr("lipref.paper.time_to_cra.row", lambda found: row(record) | {"status": "diverged"})
+    written = time_to_cra.write([diverged], [("aol", "XS")], tmp_path / "tables")
     assert "race.png" not in {path.name for path in written}
     assert "diverged" in (tmp_path / "tables" / "race.md").read_text()
 
@@ -241,7 +241,7 @@ def test_the_command_writes_tables_and_goes_on(tmp_path):
     assert "0 of 2 runs are done: the same command goes on" in ended.output
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == 0, found.output
-    figure = plots.race(race.rows(json.loads((tmp_path / "records.json").read_text())), GOALS)
+    figure = time_to_cra.race(time_to_cra.rows(json.loads((tmp_path / "records.json").read_text())), GOALS)
     low, high = figure.axes[0].get_xlim()
     assert low < SHORT < high  # its tick is seen
     assert {"race.csv", "race.md", "race.png", "race.pdf", "goals.md", "records.json"} <= {

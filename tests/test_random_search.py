@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from tiny_runs import CPU, tiny
 
-from lipref import experiment, recipes
 from lipref.data import Batches
+from lipref.runs import experiment, recipes
 from lipref.training import search as random_search
 
 NAMES = ("cifar10", "XS", "standard")

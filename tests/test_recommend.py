@@ -9,11 +9,10 @@ from fake_tables import costs_table, diverged, runs_table
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lipref import plots
 from lipref.errors import LiprefError
-from lipref.explorer import recommend, tradeoffs
-from lipref.explorer.recommend import BENEFITS
-from lipref.tables import COLUMNS, RADAR_MEASURES
+from lipref.paper import recommend, style, tradeoff, tradeoffs
+from lipref.paper.recommend import BENEFITS
+from lipref.paper.tables import COLUMNS, RADAR_MEASURES
 
 LAYERS = ("aol", "bcop", "cpl", "soc")
 UNITS = dict.fromkeys(BENEFITS, "%")
@@ -177,7 +176,7 @@ def test_the_papers_tables_can_be_ranked(title):
     assert set(table.measure) < set(RADAR_MEASURES)
     assert "inference memory" not in set(table.measure)
     assert ("training memory" in set(table.measure)) == ("CIFAR" in title)
-    assert set(table.layer) <= {"standard", *plots.layer_styles(table.layer)}
+    assert set(table.layer) <= {"standard", *style.layer_styles(table.layer)}
     assert recommend.recommend(table, {"robust accuracy": 1, "training time": 1}).best
 
 
@@ -205,11 +204,11 @@ def test_the_picture_has_every_network_and_rings_the_best():
     found, result = recommend.values(table), recommend.recommend(table, weights)
     axes = recommend.axes(weights, found)
     assert axes == ("training memory", "robust accuracy")
-    left, right = plots.tradeoff(found, recommend.front(found, *axes), axes, result.ranking, result.best).axes
+    left, right = tradeoff.tradeoff(found, recommend.front(found, *axes), axes, result.ranking, result.best).axes
     rings = [line for line in left.lines if line.get_markersize() == 13]
     assert len(rings) == len(result.best)
     drawn = {(line.get_xdata()[0], line.get_ydata()[0]) for line in left.lines if line.get_linestyle() == "None"}
     assert drawn == {(1e-6, 50), (2e-6, 60), (3e-6, 40)}
     assert [bar.get_width() for bar in right.patches] == pytest.approx(result.ranking.score.tolist())
-    (alone,) = plots.tradeoff(found, found, None, result.ranking, result.best).axes
+    (alone,) = tradeoff.tradeoff(found, found, None, result.ranking, result.best).axes
     assert len(alone.patches) == 3

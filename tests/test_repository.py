@@ -17,9 +17,12 @@ from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 
 import lipref
-from lipref import cost, race, report, runs
+from lipref.bench import cost
+from lipref.paper import time_to_cra
 from lipref.paths import RESULTS, ROOT
-from lipref.recipes import Search
+from lipref.runs import overview
+from lipref.runs.recipes import Search
+from lipref.runs.records import row
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"torch": "pytorch"}
@@ -181,7 +184,7 @@ def test_no_tracked_file_is_over_two_megabytes():
         ("lipref/__pycache__/x.pyc", True),
         ("lipref.egg-info/PKG-INFO", True),
         ("lipref/data/datasets.py", False),
-        ("lipref/runs.py", False),
+        ("lipref/runs/records.py", False),
         ("data/paper/radar_scores.csv", False),
         ("data/results/x.csv", False),
     ],
@@ -234,23 +237,23 @@ def test_the_readmes_table_is_the_committed_result():
     table = [line for line in (RESULTS / "digits-xs" / "table.md").read_text().splitlines() if line.startswith("|")]
     assert table[2:]
     assert "\n".join(table) in shown
-    assert ("(edge)" in "".join(table)) == (report.EDGE[1:] in shown)
+    assert ("(edge)" in "".join(table)) == (overview.EDGE[1:] in shown)
 
 
 def test_rates_at_the_edge_of_the_search_are_marked(tmp_path):
     records = json.loads((RESULTS / "digits-xs" / "records.json").read_text())
-    table = report.summary(pd.DataFrame([runs.row(record) for record in records])).set_index("layer")
+    table = overview.summary(pd.DataFrame([row(record) for record in records])).set_index("layer")
     grid = Search.learning_rates
     for record in records:
         rate = record["config"]["settings"]["learning_rate"]
         marked = record["notes"]["hyperparameters"] == "search" and rate in (grid[0], grid[-1])
         assert table.loc[record["config"]["layer"], "lr"] == f"{rate:.3g}{' (edge)' if marked else ''}"
-    assert not report.brief(records)["lr"].str.contains("edge").any()
+    assert not overview.brief(records)["lr"].str.contains("edge").any()
     inner = [record for record in records if record["config"]["settings"]["learning_rate"] not in (grid[0], grid[-1])]
-    report.write(inner, tmp_path, "t")
+    overview.write(inner, tmp_path, "t")
     assert "edge" not in (tmp_path / "table.md").read_text()
-    report.write(records, tmp_path, "t")
-    assert report.EDGE in (tmp_path / "table.md").read_text()
+    overview.write(records, tmp_path, "t")
+    assert overview.EDGE in (tmp_path / "table.md").read_text()
 
 
 def _assert_provenance(records: list[dict]) -> None:
@@ -268,7 +271,7 @@ def _assert_provenance(records: list[dict]) -> None:
 def test_committed_measurements_carry_their_provenance(folder):
     records = json.loads((RESULTS / folder / "costs.json").read_text())
     _assert_provenance(records)
-    table = pd.DataFrame([cost.row(record) for record in records]).sort_values(["size", "layer"], key=report.order)
+    table = pd.DataFrame([cost.row(record) for record in records]).sort_values(["size", "layer"], key=overview.order)
     assert table.to_csv(index=False) == (RESULTS / folder / "costs.csv").read_text()
 
 
@@ -276,12 +279,12 @@ def test_committed_measurements_carry_their_provenance(folder):
 def test_committed_races_carry_their_provenance(folder):
     records = json.loads((RESULTS / folder / "race.json").read_text())
     _assert_provenance(records)
-    assert race.rows(records).to_csv(index=False) == (RESULTS / folder / "race.csv").read_text()
+    assert time_to_cra.rows(records).to_csv(index=False) == (RESULTS / folder / "race.csv").read_text()
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent.name for path in RESULTS.glob("*/records.json")))
 def test_committed_results_carry_their_provenance(folder):
     records = json.loads((RESULTS / folder / "records.json").read_text())
     _assert_provenance(records)
-    table = report.to_markdown(report.summary(pd.DataFrame([runs.row(record) for record in records])))
+    table = overview.to_markdown(overview.summary(pd.DataFrame([row(record) for record in records])))
     assert table in (RESULTS / folder / "table.md").read_text()

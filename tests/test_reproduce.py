@@ -10,14 +10,17 @@ import pandas as pd
 import pytest
 from tiny_runs import EXAMPLE, TINY, cli
 
-from lipref import data, measurements, plans, report
-from lipref.commands import options
-from lipref.fingerprint import COST, fingerprint
+from lipref import data
+from lipref.bench import measurements
+from lipref.cli import options
 from lipref.layers import resolve
-from lipref.notebooks import draw, read_map
 from lipref.paths import RESULTS, ROOT
+from lipref.report.drawing import draw
+from lipref.report.items import read_map
+from lipref.runs import overview, plans
+from lipref.runs.provenance import COST, fingerprint
 
-reproduce = importlib.import_module("lipref.commands.reproduce")  # its function has the same name
+reproduce = importlib.import_module("lipref.cli.reproduce")  # its function has the same name
 
 ITEMS = {item.name: item for item in read_map()}
 # The items that show the runs and measurements of any data set and any layer.
@@ -125,7 +128,7 @@ def test_measurements_that_do_not_fit_the_plan_are_named_and_not_drawn(drawn, ch
 
 def test_one_epoch_is_one_epoch():
     assert [options.budget_of(epochs, None, "") for epochs in (1, 2)] == ["1 epoch", "2 epochs"]
-    lines = [f"- {report.epochs(pd.DataFrame({'epochs': epochs}))}" for epochs in ([1, 1], [3], [1, 3])]
+    lines = [f"- {overview.epochs(pd.DataFrame({'epochs': epochs}))}" for epochs in ([1, 1], [3], [1, 3])]
     assert lines == ["- 1 epoch", "- 3 epochs", "- 1 to 3 epochs"]
 
 

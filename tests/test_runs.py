@@ -13,10 +13,11 @@ import pytest
 import torch
 from tiny_runs import CPU, TINY, cli, strip, tiny
 
-from lipref import experiment, report, runs, tensor_files
+from lipref import tensor_files
 from lipref.data import load_dataset
 from lipref.errors import LiprefError
 from lipref.paths import RESULTS, ROOT
+from lipref.runs import experiment, overview, records
 from lipref.training.config import TrainingConfig
 
 
@@ -38,7 +39,7 @@ def test_the_configuration_decides_the_folder():
 
 def test_a_configuration_from_before_the_code_was_part_of_it_keeps_its_digest():
     for record in json.loads((RESULTS / "digits-xs" / "records.json").read_text()):
-        config = runs.RunConfig(**(record["config"] | {"settings": TrainingConfig(**record["config"]["settings"])}))
+        config = records.RunConfig(**(record["config"] | {"settings": TrainingConfig(**record["config"]["settings"])}))
         assert config.digest == record["digest"]
         assert config.as_dict() == record["config"]
 
@@ -73,15 +74,15 @@ def test_a_record_says_everything(tmp_path):
     assert record["certificate"]["accuracy"]["total"] == 50
     assert {"commit", "torch", "threads", "device", "command", "time"} <= set(record["environment"])
     assert record["config"]["data_sha256"] == data.fingerprint()
-    line = runs.row(record)
+    line = records.row(record)
     assert line["cra_36_low"] <= line["cra_36"] <= line["cra_36_high"]
-    assert runs.beside([record], tmp_path) == [record]
+    assert records.beside([record], tmp_path) == [record]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "status": "done", "digest": "0"}'])
 def test_a_damaged_record_is_refused(tmp_path, text):
     config, data, spec = tiny()
-    path = runs.make_folder(tmp_path / config.folder) / "record.json"
+    path = records.make_folder(tmp_path / config.folder) / "record.json"
     path.write_text(text)
     with pytest.raises(LiprefError, match="delete that file"):
         experiment.execute(config, data, spec, tmp_path, device=CPU)
@@ -105,7 +106,7 @@ def test_divergence_never_looks_like_a_result(tmp_path):
     assert "certificate" not in record
     assert record["diverged"]["layer"]
     assert not (tmp_path / config.folder / "weights.safetensors").exists()
-    text = report.summary(pd.DataFrame([runs.row(record)])).to_string()
+    text = overview.summary(pd.DataFrame([records.row(record)])).to_string()
     assert "diverged" in text
 
 
@@ -129,7 +130,7 @@ def test_killed_and_started_again_ends_with_the_same_numbers(tmp_path):
     killed = 0
     while killed < 2:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lipref.cli", *command, "--out", str(tmp_path / "cut")],
+            [sys.executable, "-m", "lipref.cli.main", *command, "--out", str(tmp_path / "cut")],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, cwd=ROOT,
         )  # fmt: skip
         before = _progress(tmp_path / "cut")

@@ -10,7 +10,7 @@ from tiny_runs import EXAMPLE
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, resolve
 from lipref.paths import RESULTS
-from lipref.study import Study
+from lipref.runs.study import Study
 
 DIGITS = RESULTS / "digits-xs"
 RUNS, COSTS = (json.loads((DIGITS / name).read_text()) for name in ("records.json", "costs.json"))

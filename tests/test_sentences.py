@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from fake_tables import costs_table, diverged, runs_table
 
-from lipref import published, sentences, tables
 from lipref.layers import LAYERS
+from lipref.paper import published, sentences, tables
 
 
 def test_extremes_are_those_of_the_largest_common_size():

@@ -8,20 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from lipref import experiment, published, tensor_files
+from lipref import tensor_files
+from lipref.attacks import refuted as refuting
 from lipref.attacks.campaign import load_target
+from lipref.attacks.refuted import SPECIMENS, refuted
 from lipref.certification.bounds import audit, network_bound
-from lipref.commands.soundness import do_soundness
+from lipref.certification.published_constants import as_published, constants, power_iteration, price
+from lipref.cli.soundness import do_soundness
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
 from lipref.nets import convnet
-from lipref.soundness import refuted as refuting
-from lipref.soundness import tables
-from lipref.soundness.constants import as_published, constants, power_iteration
-from lipref.soundness.price import price
-from lipref.soundness.records import CONSTANTS, PRICE, PRODUCT, PROVENANCE, Question, measure, untrained
-from lipref.soundness.refuted import refuted
-from lipref.soundness.specimens import SPECIMENS
+from lipref.paper import certificates, published
+from lipref.runs import experiment
+from lipref.runs.soundness import CONSTANTS, PRICE, PRODUCT, PROVENANCE, Question, measure, untrained
 from tests.tiny_runs import CPU, tiny
 
 LINEAR = ("standard", "aol", "bcop", "cayley", "lot", "soc")
@@ -119,19 +118,19 @@ def test_a_run_is_measured_once_and_told_as_it_was(run, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert not measure(run, "trained", QUICK, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    table = tables.read_constants(tmp_path)
+    table = certificates.read_constants(tmp_path)
     assert list(dict.fromkeys(table.moment)) == ["initial", "trained"]
     record = json.loads((run / "record.json").read_text())
     trained = table[table.moment == "trained"].set_index("module")
     assert trained.proved[PRODUCT] == record["certificate"]["lipschitz_bound"]
     assert [bound for *_, bound in record["layer_bounds"]] == list(trained.proved.drop(PRODUCT))
-    costs = tables.read_price(tmp_path)
+    costs = certificates.read_price(tmp_path)
     assert set(costs.images) == {20}
     entries = json.loads((tmp_path / PROVENANCE).read_text())
     assert [entry["moment"] for entry in entries] == ["initial", "trained"]
     # Another question replaces the rows of this run and moment, and no others.
     assert measure(run, "trained", Question(iterations=5, images=20), tmp_path)
-    again = tables.read_constants(tmp_path)
+    again = certificates.read_constants(tmp_path)
     assert len(again) == len(table)
     assert set(again[again.moment == "trained"].iterations) == {5}
     pd.testing.assert_frame_equal(again[again.moment == "initial"], table[table.moment == "initial"])
@@ -153,7 +152,7 @@ def test_what_is_no_run_is_told_and_the_rest_is_done(run, tmp_path):
     out = tmp_path / "out"
     (line,) = do_soundness([tmp_path / "empty", run], out, initial=False, question=QUICK, refuted=False)
     assert "record.json" in line
-    assert not tables.read_constants(out).empty
+    assert not certificates.read_constants(out).empty
     with pytest.raises(LiprefError, match="'later'"):
         measure(run, "later", QUICK, out)
     tensor_files.replace_file(out / PROVENANCE, b"{")
@@ -161,9 +160,9 @@ def test_what_is_no_run_is_told_and_the_rest_is_done(run, tmp_path):
         measure(run, "trained", QUICK, out)
     tensor_files.replace_file(out / CONSTANTS, b"a,b\n1,2\n")
     with pytest.raises(LiprefError, match="columns"):
-        tables.read_constants(out)
+        certificates.read_constants(out)
     with pytest.raises(LiprefError, match=PRICE):
-        tables.read_price(tmp_path)
+        certificates.read_price(tmp_path)
 
 
 # ---- false certificates ----
@@ -206,7 +205,7 @@ def test_specimens_and_images_are_checked():
     [(1.0, "1"), (1 + 4e-11, "1 + 4.0e-11"), (0.995, "1 − 5.0e-03"), (300.52, "300.5"), (math.nan, "not proved")],
 )
 def test_constants_are_shown_by_their_distance_from_one(value, text):
-    assert tables.constant_text(value) == text
+    assert certificates.constant_text(value) == text
 
 
 def attack_record(layer, images, right):
@@ -233,26 +232,26 @@ def test_certified_and_attacked_accuracy_are_of_the_same_images(tmp_path):
     for images, right in ((10, 8), (20, 15)):
         (tmp_path / str(images)).mkdir()
         (tmp_path / str(images) / "attack.json").write_text(json.dumps(attack_record("aol", images, right)))
-    found = tables.robustness(prices(), tables.read_attacks(tmp_path), "digits")
+    found = certificates.robustness(prices(), certificates.read_attacks(tmp_path), "digits")
     aol = found[(found.layer == "aol") & (found.radius == 36 / 255)].set_index("way")
     assert (aol.share["attacked"], aol.share["certified"], aol.images["attacked"]) == (0.75, 0.7, 20)
-    shown = tables.attack_table(tables.read_attacks(tmp_path))
+    shown = certificates.attack_table(certificates.read_attacks(tmp_path))
     assert list(shown["end points"]) == ["10,000", "20,000", "30,000"]
     assert list(shown["margin left"]) == ["1.50 %", "1.50 %", ""]
     assert list(shown["beyond, 2.0 x"]) == ["50 %", "50 %", ""]
-    assert tables.attack_table([]).empty
+    assert certificates.attack_table([]).empty
     assert set(found[found.layer == "bcop"].way) == {"certified"}
-    assert "20 test images each: aol" in tables.say_attacks(found)
-    assert "No network was attacked" in tables.say_attacks(tables.robustness(prices(), [], "digits"))
+    assert "20 test images each: aol" in certificates.say_attacks(found)
+    assert "No network was attacked" in certificates.say_attacks(certificates.robustness(prices(), [], "digits"))
     with pytest.raises(LiprefError, match="dataset='mnist'"):
-        tables.robustness(prices(), [], "mnist")
+        certificates.robustness(prices(), [], "mnist")
     (tmp_path / "10" / "attack.json").write_text("[]")
     with pytest.raises(LiprefError, match="damaged"):
-        tables.read_attacks(tmp_path)
+        certificates.read_attacks(tmp_path)
 
 
 def test_the_price_is_told_in_images():
-    table = tables.price_table(prices(), "digits")
+    table = certificates.price_table(prices(), "digits")
     assert list(table["CRA(36/255), proved"]) == ["60.0", "60.0"]
     assert list(table["published, images more"]) == ["+1", "+1"]
 
@@ -261,6 +260,6 @@ def test_the_authors_logs_are_read_not_typed():
     table = published.logged_constants()
     assert table[table.layer == "cpl"].constant.eq(1).all()
     assert table[table.layer == "aol"].constant.between(0.9, 1, inclusive="neither").all()
-    shown = tables.logged().set_index("layer")["logged constant"]
+    shown = certificates.logged().set_index("layer")["logged constant"]
     assert shown["cpl"] == "1, nothing measured"
     assert shown["aol"].startswith("0.98")

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lipref import step_profile
-from lipref.cli import app
+from lipref.bench import step_profile
+from lipref.cli.main import app
 from lipref.errors import LiprefError
 from lipref.layers import resolve
 from lipref.paths import RESULTS

@@ -7,12 +7,13 @@ import pytest
 import torch
 from tiny_runs import EXAMPLE
 
-from lipref import measurements, plans, study, sweeps
+from lipref.bench import measurements
 from lipref.errors import LiprefError
-from lipref.items.timed import Timed
 from lipref.layers import LAYERS
+from lipref.paper.experiment2 import Timed
 from lipref.paths import RESULTS
-from lipref.study import Study
+from lipref.runs import plans, study, sweeps
+from lipref.runs.study import Study
 from lipref.training.speed import usual
 
 DIGITS = RESULTS / "digits-xs"

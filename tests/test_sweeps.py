@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from tiny_runs import CPU, EXAMPLE, TABLE_ONLY, TINY, cli, tiny
 
-from lipref import plans, recipes, report, runs, sweeps
 from lipref.paths import ROOT
+from lipref.runs import overview, plans, recipes, records, sweeps
 from lipref.training import TrainingConfig
 
 
@@ -121,9 +121,9 @@ def test_a_searched_rate_that_diverges_is_cut_and_said_so(tmp_path):
     assert all(r["status"] == "diverged" for r in tried)
     # Every diverged run stays on record beside the last one, as a row of its own.
     assert len(list(tmp_path.glob("*/record.json"))) == len(rates)
-    table = pd.DataFrame([runs.row(r) for r in (*tried, record)])
+    table = pd.DataFrame([records.row(r) for r in (*tried, record)])
     assert table.diverged_at_step.notna().sum() >= len(tried)
-    assert f"/{len(rates)}" in report.summary(table).n.iloc[0]
+    assert f"/{len(rates)}" in overview.summary(table).n.iloc[0]
 
 
 def test_where_a_learning_rate_comes_from_is_this_plans_answer(tmp_path, monkeypatch):

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from fake_tables import COSTLY, costs_table, diverged, runs_table
 
-from lipref import artifacts, complexity, published, readable, scoring, tables
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS, resolve
+from lipref.paper import artifacts, figure1, published, readable, table1, tables
 from lipref.paths import PAPER
-from lipref.report import order
+from lipref.runs.overview import order
 
 TIDY = {
     "accuracy": lambda: tables.accuracy(runs_table(), "digits"),
@@ -134,12 +134,12 @@ def test_the_radar_follows_its_rule():
 
 def test_scores_of_equals_are_the_middle():
     table = pd.DataFrame({"layer": ["aol", "soc"], "size": "XS", "cra": [0.5, 0.5]})
-    assert scoring.scores(table, "cra", False) == {"aol": 3, "soc": 3}
-    assert scoring.scores(table[:1], "cra", False) == {"aol": 3}
-    assert scoring.scores(table.assign(cra=[0.5, 0.6]), "cra", False) == {"aol": 1, "soc": 5}
-    assert scoring.scores(table.assign(cra=[0.5, 0.6]), "cra", True) == {"aol": 5, "soc": 1}
-    assert "relative to the layers drawn" in scoring.SCORES
-    assert "3 for all where all are equal" in scoring.SCORES
+    assert figure1.scores(table, "cra", False) == {"aol": 3, "soc": 3}
+    assert figure1.scores(table[:1], "cra", False) == {"aol": 3}
+    assert figure1.scores(table.assign(cra=[0.5, 0.6]), "cra", False) == {"aol": 1, "soc": 5}
+    assert figure1.scores(table.assign(cra=[0.5, 0.6]), "cra", True) == {"aol": 5, "soc": 1}
+    assert "relative to the layers drawn" in figure1.SCORES
+    assert "3 for all where all are equal" in figure1.SCORES
 
 
 def test_the_radar_names_what_diverged_and_is_a_narrow_table():
@@ -199,7 +199,7 @@ def test_budgets_that_the_paper_lacks_are_refused(arguments, named):
 
 
 def test_the_layers_formulas_are_the_printed_ones():
-    table = complexity.table([resolve(name) for name in LAYERS]).set_index("layer")
+    table = table1.table([resolve(name) for name in LAYERS]).set_index("layer")
     assert (table["as printed"] == "yes").all()
     assert table.loc["cayley", "input memory"] == "5/2 M"
     assert table.loc["soc", "input MACs"] == "C t₁"
@@ -210,20 +210,20 @@ def test_a_formula_that_differs_is_seen(monkeypatch):
     printed = published.complexity()
     printed.loc["aol", "parameter_memory"] = "4 P"
     monkeypatch.setattr(published, "complexity", lambda: printed)
-    assert complexity.table([resolve("aol")])["as printed"].tolist() == ["no"]
+    assert table1.table([resolve("aol")])["as printed"].tolist() == ["no"]
 
 
 def test_formulas_in_numbers():
     given = {"batch_size": 256, "image_size": 32, "channels": 64, "kernel_size": 3, "t": 10, "t1": 6, "t2": 10}
-    table = complexity.numbers([resolve("aol"), resolve("standard")], **given).set_index("layer")
+    table = table1.numbers([resolve("aol"), resolve("standard")], **given).set_index("layer")
     assert table.loc["aol", "input MACs (10⁹)"] == f"{256 * 32**2 * 64**2 * 9 / 1e9:.3g}"
     assert table.loc["standard", "parameter MACs (10⁹)"] == "0"
     with pytest.raises(LiprefError, match="channels=0"):
-        complexity.numbers([], **(given | {"channels": 0}))
+        table1.numbers([], **(given | {"channels": 0}))
 
 
 def test_ones_own_layer_in_the_complexity_table():
-    own = complexity.table([resolve("examples/my_layer.py:MyConv")]).iloc[0]
+    own = table1.table([resolve("examples/my_layer.py:MyConv")]).iloc[0]
     assert own.layer == "MyConv"
     assert own["input MACs"] == "not given"
 
@@ -244,7 +244,7 @@ def test_files_of_a_table(tmp_path):
         path.read_bytes() for path in artifacts.save(tmp_path, "x", table=table, people=people, notes="a note")
     ] == before
     assert artifacts.save("", "x", table=table) == []
-    assert "c$^{3}$ k$^{4}$" in artifacts.to_latex(complexity.table([resolve("aol")]))
+    assert "c$^{3}$ k$^{4}$" in artifacts.to_latex(table1.table([resolve("aol")]))
 
 
 def test_the_order_of_tables():

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 from toy_training import SETTINGS, Synthetic, bits, build, undisturbed
 
-from lipref import workloads
+from lipref.bench import workloads
 from lipref.errors import LiprefError
 from lipref.losses import OFFSET, offset_cross_entropy
 from lipref.nets import convnet

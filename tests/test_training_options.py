@@ -11,15 +11,17 @@ from tiny_runs import CPU, tiny
 from torch import nn
 from toy_training import SETTINGS, Interrupted, Synthetic, bits, interrupt_at, timeless
 
-from lipref import display, experiment, nets, plans, runs, tensor_files
+from lipref import nets, tensor_files
 from lipref.activations import MaxMin
 from lipref.certification import certify
 from lipref.certification.bounds import network_bound
 from lipref.certification.float_error import evaluation_error
+from lipref.cli import display
 from lipref.data import pixels
 from lipref.errors import LiprefError
 from lipref.layers import AOLConv2d, BCOPConv2d, CayleyConv2d, CPLConv2d, LOTConv2d, SOCConv2d
 from lipref.losses import offset_cross_entropy
+from lipref.runs import experiment, plans, records
 from lipref.training import forward, optimizer, train
 from lipref.training import trainer as training
 from lipref.training.config import TrainingConfig, learning_rate_at
@@ -102,7 +104,7 @@ def test_options_are_part_of_the_configuration(settings):
     config = dataclasses.replace(plain, settings=settings)
     stored = json.loads(json.dumps(config.as_dict()))
     assert config.digest != dataclasses.replace(plain, settings=SETTINGS).digest
-    assert runs.RunConfig(**(stored | {"settings": TrainingConfig(**stored["settings"])})) == config
+    assert records.RunConfig(**(stored | {"settings": TrainingConfig(**stored["settings"])})) == config
     assert options_of(stored["settings"])
     changed = settings.speed.precision != "float32" or settings.ema is not None
     assert bool(beyond_rounding(stored["settings"])) == changed

@@ -10,13 +10,13 @@ import pytest
 from tiny_runs import cli
 from typer.testing import CliRunner
 
-from lipref import claims, plots
-from lipref.cli import app
+from lipref.cli.main import app
 from lipref.errors import LiprefError
 from lipref.layers import LAYERS
+from lipref.paper import claims, verdicts
+from lipref.paper.verdicts import LOOKS
 from lipref.paths import ROOT
-from lipref.plots.verdicts import LOOKS
-from lipref.report import to_markdown
+from lipref.runs.overview import to_markdown
 
 TEXT = (ROOT / "REPLICATION.md").read_text()
 IDS = [claim.id for claim in claims.CLAIMS]
@@ -95,7 +95,7 @@ def test_a_damaged_record_is_one_line_and_exit_code_2(tmp_path):
 def test_every_cell_of_the_grid_has_a_mark_and_words():
     table = claims.check(claims.chosen("bounds,cpl-soc-ratio,budgets,radar-robust-accuracy"), claims.Evidence())
     grid = claims.grid(table, claims.chosen("bounds,cpl-soc-ratio,budgets,radar-robust-accuracy"))
-    figure = plots.verdicts(grid)
+    figure = verdicts.verdicts(grid)
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.texts] == list(grid.text)
     assert [line.get_marker() for line in axis.lines] == [LOOKS[word][0] for word in grid.verdict]
@@ -114,7 +114,7 @@ def test_every_cell_of_the_grid_has_a_mark_and_words():
 def test_a_grid_that_cannot_be_drawn_is_refused(change, message):
     grid = pd.DataFrame({"claim": ["budgets"], "source": ["ours"], "verdict": ["agrees"], "text": ["agrees"]})
     with pytest.raises(LiprefError, match=message):
-        plots.verdicts(change(grid))
+        verdicts.verdicts(change(grid))
 
 
 # --- REPLICATION.md

@@ -7,11 +7,12 @@ import pytest
 from test_html import make, shown
 
 from lipref.errors import LiprefError
-from lipref.explorer import widgets
-from lipref.explorer.explore import Explorer
-from lipref.notebooks import execute, read_map, write_report
-from lipref.notebooks.execution import WIDGET
+from lipref.paper import widgets
+from lipref.paper.explore import Explorer
 from lipref.paths import RESULTS
+from lipref.report.execute import WIDGET, execute
+from lipref.report.html import write_report
+from lipref.report.items import read_map
 
 PAPER = "CIFAR-10 (paper)"
 

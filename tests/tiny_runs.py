@@ -6,10 +6,10 @@ import sys
 
 import torch
 
-from lipref import experiment
 from lipref.data import load_dataset
 from lipref.layers import resolve
 from lipref.paths import ROOT
+from lipref.runs import experiment
 from lipref.training import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ EXAMPLE = str(ROOT / "examples" / "my_layer.py") + ":MyConv"
 def cli(*arguments, check=True, own=None, **options):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | (own or {})
     done = subprocess.run(
-        [sys.executable, "-m", "lipref.cli", *map(str, arguments)],
+        [sys.executable, "-m", "lipref.cli.main", *map(str, arguments)],
         capture_output=True, text=True, env=environment, cwd=ROOT, check=False, **options,
     )  # fmt: skip
     assert not check or done.returncode == 0, done.stderr

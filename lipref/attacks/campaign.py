@@ -24,7 +24,7 @@ from lipref.certification.float_error import evaluation_error
 from lipref.data import ImageData, load_dataset, pixels, validation_split
 from lipref.errors import LiprefError
 from lipref.nets import ConvNet
-from lipref.provenance import environment, write_json
+from lipref.runs.provenance import environment, write_json
 from lipref.training.record import make_folder, read_record
 
 FORMAT = 2

@@ -16,7 +16,7 @@ from lipref.certification.certify import RADII, Proportion, certified_radii, rad
 from lipref.certification.classifier import CertifiedClassifier, file_sha256, weights_file, weights_sha256
 from lipref.data import ImageData, Split, validation_split
 from lipref.errors import LiprefError, whole_number
-from lipref.provenance import environment
+from lipref.runs.provenance import environment
 
 NAME = "certificate.safetensors"
 FORMAT = 2

@@ -24,8 +24,8 @@ class Config:
 
     ``layer_sha256`` is the fingerprint of a user's source file (None for the built-in layers); ``device`` the kind of
     device, ``cpu`` or ``cuda``; ``version`` that of the library, ``code`` the fingerprint of its source
-    (`lipref.fingerprint`) and ``torch`` the version of PyTorch. Results from before there were ``code`` and ``torch``
-    lack them: they are None then, and no part of the digest.
+    (`lipref.runs.provenance`) and ``torch`` the version of PyTorch. Results from before there were ``code`` and
+    ``torch`` lack them: they are None then, and no part of the digest.
     """
 
     layer: str

@@ -19,12 +19,12 @@ class RandomSearch:
 
     Both are uniform in the logarithm: learning rates from 10^-4 to 10^-1, weight decay from 10^-5.5 to 10^-3.5, drawn
     anew for every data set, size and layer, from a seed made of their names. Each candidate is certified on the other
-    10 % after its last epoch; the highest CRA(36/255) wins, ties as in `lipref.recipes.Search`. Source: Prach et al.,
-    CVPR 2024 (arXiv 2311.16833), appendix E.
+    10 % after its last epoch; the highest CRA(36/255) wins, ties as in `lipref.runs.recipes.Search`. Source: Prach et
+    al., CVPR 2024 (arXiv 2311.16833), appendix E.
 
     Attributes:
-        epochs: Of each candidate; None: the epochs of 2 h, but no more than those of the run itself (`lipref.plans`
-            puts them in).
+        epochs: Of each candidate; None: the epochs of 2 h, but no more than those of the run itself
+            (`lipref.runs.plans` puts them in).
         draws: How many candidates.
         seed: Of every candidate's weights and batches.
         augmented: Whether the validation images keep the training augmentation, as in the authors' code.

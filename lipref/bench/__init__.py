@@ -1,0 +1,1 @@
+"""What layers cost, measured and counted: time, memory, operations."""

@@ -1,1 +1,0 @@
-"""The tables of single items of the paper and of the first experiments, and the records that they show."""

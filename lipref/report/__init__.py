@@ -1,0 +1,1 @@
+"""Notebooks executed by papermill, in grids, and the report made of them."""

@@ -1,0 +1,1 @@
+"""Many runs: plans, records, provenance, and the choice among records."""
