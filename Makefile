@@ -4,7 +4,7 @@ PYTHON ?= python3
 # Empty: take any versions within the ranges of pyproject.toml.
 CONSTRAINTS ?= constraints.txt
 # One torch thread in each of a few processes is faster than several threads in one.
-PYTEST_ARGS ?= -n auto --maxprocesses 4
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist worksteal
 # Executes every notebook and compares the cells marked NBVAL_CHECK_OUTPUT with what is committed.
 # One after the other: kernels that start at the same moment can take each other's ports.
 NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout 120

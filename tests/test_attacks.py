@@ -202,6 +202,7 @@ def test_a_bound_that_lies_is_caught(tmp_path):
     assert logits.argmax() != meta["label"]
 
 
+@pytest.mark.slow
 def test_a_killed_campaign_goes_on(tmp_path):
     model = trained("aol")
     effort = Effort(images=12, restarts=1, steps=20, chunk=5)

@@ -97,6 +97,7 @@ def test_what_cannot_be_is_refused(given, words):
 
 
 # The alarm may fall into a callback of the garbage collector, where Python ignores it; the next one cuts the run.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_training_runs_are_cut_and_go_on(tmp_path):
     """Two seconds do not reach for the epochs; without a limit the run ends, from the checkpoint."""

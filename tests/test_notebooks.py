@@ -135,6 +135,7 @@ def compare(path, seconds="120"):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_changed_number_is_found(tmp_path):
     def change(notebook):
         (cell,) = (cell for cell in notebook.cells if cell.get("id") == "numbers")
@@ -147,6 +148,7 @@ def test_a_changed_number_is_found(tmp_path):
     assert "9.67" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_dead_kernel_is_found(tmp_path):
     def change(notebook):
         notebook.cells[2].source = "import os\n\nos.kill(os.getpid(), 9)"

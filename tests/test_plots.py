@@ -212,8 +212,8 @@ import sys
 sys.path.insert(0, "tests")
 from pathlib import Path
 from fake_tables import costs_table
-from lipref import plots, tables
-plots.save(plots.memory(tables.memory(costs_table())), Path(sys.argv[1]))
+from lipref.paper import cost_figures, style, tables
+style.save(cost_figures.memory(tables.memory(costs_table())), Path(sys.argv[1]))
 """
 
 

@@ -38,6 +38,7 @@ def test_kernels_have_kinds(kernel, kind):
     assert step_profile.kind_of(kernel, step_profile.KERNELS) == kind
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_found_and_goes_on_from_there(tmp_path, monkeypatch):
     arguments = ["profile", "--layers", "standard,bcop,cayley", "--size", "XS", "--batch-size", "2", "--steps", "1"]
     arguments += ["--out", str(tmp_path), "--rounds"]

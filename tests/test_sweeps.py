@@ -15,6 +15,7 @@ from lipref.runs import overview, plans, recipes, records, sweeps
 from lipref.training import TrainingConfig
 
 
+@pytest.mark.slow
 def test_reproduce_with_ones_own_layer_in_processes_and_again(tmp_path):
     command = [
         "reproduce", *TINY, *TABLE_ONLY, "--epochs", "1", "--search-epochs", "1",
@@ -36,6 +37,7 @@ def test_reproduce_with_ones_own_layer_in_processes_and_again(tmp_path):
     assert len(list((tmp_path / "search").glob("*/record.json"))) == 2 * len(recipes.Search(epochs=1).learning_rates)
 
 
+@pytest.mark.slow
 def test_an_own_layer_without_a_bound_is_marked_not_proved(tmp_path):
     source = (ROOT / "examples" / "my_layer.py").read_text()
     bare = tmp_path / "bare.py"
@@ -144,6 +146,7 @@ def test_where_a_learning_rate_comes_from_is_this_plans_answer(tmp_path, monkeyp
     assert json.loads(path.read_text()) == first
 
 
+@pytest.mark.slow
 def test_a_second_command_adds_to_the_table(tmp_path):
     command = ["reproduce", *TINY, *TABLE_ONLY, "--epochs", "1", "--learning-rate", "0.05", "--out", tmp_path]
     cli(*command, "--layers", "aol,standard")
@@ -177,7 +180,7 @@ def test_a_broken_layer_of_ones_own_is_refused_before_training(tmp_path, body, n
 
 BARE = """
 import sys
-from lipref import data, plans, sweeps
+from lipref.runs import plans, sweeps
 plan = plans.make_plan(
     dataset="digits", sizes=("XS",), layers=("aol", "standard"), seeds=(0,), budget="1 epoch", batch_size=50,
     learning_rate=0.05, weight_decay=None, schedule="onecycle", device="cpu", out=sys.argv[1], jobs=2,
@@ -199,6 +202,7 @@ def test_a_script_without_a_main_guard_is_told_of_it(tmp_path):
     assert all("__main__" in line and "killed" not in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_told_as_killed(tmp_path):
     source = (ROOT / "examples" / "my_layer.py").read_text()
     deadly = tmp_path / "deadly.py"
