@@ -68,6 +68,10 @@ def test_an_unknown_name_is_refused():
     [
         ("import lipref", ("torch", "numpy", "pandas", "matplotlib", "typer", "lipref.layers")),
         ("from lipref import AOLConv2d, train, certify, fold", ("pandas", "matplotlib", "typer", "scipy", "sklearn")),
+        (
+            "import lipref.cli.main, lipref.paper.style, lipref.report.items",
+            ("matplotlib", "seaborn", "optuna", "art", "orthogonium"),
+        ),  # the extras come when they are used
     ],
 )
 def test_an_import_brings_no_more_than_it_needs(statement, unneeded):

@@ -67,8 +67,11 @@ def test_ones_own_layer_is_in_every_figure_of_the_report(tmp_path):
         assert link[1:] in page.ids if link.startswith("#") else (tmp_path / link).is_file()
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
     assert len(stamps) == 4  # two runs, two measurements
-    cli(*command, "--no-figures")
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+    cli(*command)
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    again = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+    assert again == pictures
 
 
 @pytest.fixture

@@ -1,4 +1,13 @@
-"""What a layer costs in a training forward pass: multiply-accumulates and stored numbers, counted where it runs."""
+"""What a layer costs in a training forward pass: multiply-accumulates and stored numbers, counted where it runs.
+
+Conventions, for torch's `FlopCounterMode`. A multiply-accumulate (MAC) of real numbers is two operations; one of
+complex numbers is four of real ones, eight operations. Products and convolutions count as torch's own formulas do, taps
+on padded zeros included. A complex Fourier transform of n points is 5 n log2 n operations, one between real numbers and
+half a spectrum half of that. For n x n matrices: Cholesky n^3 / 3, a triangular solve n^2 per right-hand side, two of
+them after a Cholesky factorisation, the inverse after one 2 n^3 / 3, eigenvalues of Hermitian matrices 4 n^3 / 3, with
+eigenvectors 9 n^3 (Golub and Van Loan, "Matrix Computations"), LU 2 n^3 / 3. Elementwise operations, sums, norms,
+copies and views count nothing.
+"""
 
 from __future__ import annotations
 

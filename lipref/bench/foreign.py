@@ -1,4 +1,8 @@
-"""Other people's code for the same layers, put into the same network, and where it comes from."""
+"""Other people's code for the same layers, put into the same network, and where it comes from. No part of this library.
+
+A `Foreign` knows how to build its network of one size and layer, and says where its layers mean something else. It is
+imported in the process that measures alone (`lipref.bench.worker`), whose ``sys.path`` alone has its path.
+"""
 
 from __future__ import annotations
 

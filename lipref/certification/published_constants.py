@@ -1,4 +1,8 @@
-"""Lipschitz constants computed the published way beside proved ones, and what soundness costs in CRA."""
+"""Lipschitz constants computed the published way beside proved ones, and what soundness costs in CRA.
+
+The evaluation that came with the paper (Prach et al., CVPR 2024, arXiv 2311.16833) multiplies power-iteration estimates
+of the linear layers that it recognises and leaves out the rest. It is written here anew, from that description.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""How a layer looks in every picture: its colour, marker, line style and hatch; and the pictures' common style."""
+"""How a layer looks in every picture: its colour, marker, line style and hatch; the pictures' common style and files.
+
+Functions that draw take a tidy table and return a `matplotlib.figure.Figure`, which needs no display and which
+notebooks show; `save` writes it as PNG and PDF. matplotlib and seaborn are optional (``pip install
+'lipref[notebooks]'``) and are imported when the first picture is made.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterMathtext
 
 from lipref.errors import LiprefError
 from lipref.extras import require
@@ -22,8 +25,6 @@ from lipref.tensor_files import replace_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 WIDTH = 7.0  # inches: the text width of a page with two columns
@@ -144,6 +145,7 @@ def context() -> Iterator[None]:
 def new_figure(height: float) -> Figure:
     """An empty figure of the page's width, ``height`` inches high, which makes room for all its text."""
     require("matplotlib")
+    from lipref.paper.picture import Picture
 
     figure = Picture(figsize=(WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
@@ -195,48 +197,6 @@ def line_format(style: LayerStyle, markers: bool = True) -> dict[str, Any]:
     """Keyword arguments of a line and its markers."""
     marker = {"marker": style.marker, "markersize": 5.5 if style.marker == "*" else 4.5} if markers else {}
     return {"color": style.color, "linestyle": style.linestyle, "linewidth": 1.2, "markeredgewidth": 0.9} | marker
-
-
-LAYOUT_DPI = 200
-
-
-class Picture(Figure):
-    """A figure that notebooks show without pyplot's global state, and that looks the same however often it is drawn."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = BytesIO()
-        self.savefig(buffer, format="png", dpi=120)
-        return buffer.getvalue()
-
-    def savefig(self, *args: Any, **options: Any) -> None:
-
-        with context():
-            self._settle()
-            super().savefig(*args, **options)
-
-    def _settle(self) -> None:
-        """Lay the figure out, once and for all.
-
-        The constrained layout starts each time from where it came to before: what has been shown would be saved with
-        other places than what has not.
-        """
-        if self.get_layout_engine() is None:
-            return
-        own = self.dpi
-        self.dpi = LAYOUT_DPI
-        for _ in range(2):  # the second time from sensible places
-            self._write_powers()
-            self.draw_without_rendering()
-        self.dpi = own
-        self._write_powers()
-        self.set_layout_engine("none")
-
-    def _write_powers(self) -> None:
-        """Have matplotlib's own labels of logarithmic axes read as formulas: the style turns them off for all text."""
-        for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
-            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
-                for label in axis.get_ticklabels(which="both"):
-                    label.set_parse_math(True)
 
 
 # No dates and no versions, so that a picture that has not changed is the same file.

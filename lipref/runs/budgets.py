@@ -1,4 +1,4 @@
-"""How many epochs a training time is worth, and the file that fixes it for good."""
+"""How many epochs a training time is worth, by the paper's table or a measured step, and the file that fixes it."""
 
 from __future__ import annotations
 

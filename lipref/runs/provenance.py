@@ -1,4 +1,7 @@
-"""What a result was made with: versions, commit, device, threads, command, and the library's own source."""
+"""What a result was made with: versions, commit, device, threads, command.
+
+And a fingerprint of the library's source, so that results of other code are never read as this one's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of runs: their rows in tables, their curves, and the runs beside them."""
+"""Records of runs: their rows in tables, their curves and the bounds of their layers, and the runs beside them."""
 
 from __future__ import annotations
 
